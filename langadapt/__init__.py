@@ -1,0 +1,23 @@
+"""Adapt language models to new languages. The functions here are the verbs of the command line, with the same names."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("langadapt")
+except PackageNotFoundError:
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    """`langadapt.extend_vocab(out=..., model=..., ...)`: bound on first use, so that importing langadapt is fast."""
+    from langadapt.core import registry
+
+    public = name.replace("_", "-")
+    if name.startswith("_") or public not in registry.verb_names():
+        raise AttributeError(f"module `langadapt` has no attribute `{name}`")
+    from langadapt.notebook import bind
+
+    function = bind(public)
+    globals()[name] = function
+    return function

@@ -1,0 +1,337 @@
+"""Artifacts: folders that are complete or do not exist. This file is the only writer of them.
+
+A folder counts if it has a valid `artifact.json`. It is written beside its place under a temporary name, fsynced,
+its manifest last, and renamed in once. Nothing in the manifest holds a time, a path or a host, so two identical
+runs give identical bytes.
+"""
+
+import os
+import platform
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from langadapt.core.errors import DataError, OutputError, ResourceError
+from langadapt.core.io import (
+    append_json_line,
+    canonical_json,
+    fsync_path,
+    pretty_json,
+    read_json_object,
+    sha256_file,
+    sha256_text,
+    write_durably,
+)
+from langadapt.core.lock import Lock
+from langadapt.core.progress import Progress
+
+MANIFEST = "artifact.json"
+# Written beside the hashed files but never hashed: they hold times, paths and hosts.
+UNHASHED = ("run.json", "timings.jsonl")
+FORMAT = 1
+VERSIONED = ("langadapt", "torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+def stage(name: str) -> None:
+    """Called between the stages of a commit; does nothing. Fault tests replace it to kill the process there."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artifact on disk."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """One of the kinds of docs/artifacts.md."""
+        return str(self.manifest["kind"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of verb, schema, resolved config and input digests."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the step found out: counts, measurements, checks."""
+        return dict(self.manifest["facts"])
+
+    @property
+    def digest(self) -> str:
+        """Digest of the whole content: of the manifest, which holds the digest of every file."""
+        return sha256_text(pretty_json(self.manifest))
+
+    def file(self, name: str, *, check_size: bool = True) -> Path:
+        """Path of one of its files; DataError if it is missing or has another size than the manifest says."""
+        entry = self.manifest["files"].get(name)
+        path = self.path / name
+        if entry is None or not path.is_file():
+            raise DataError(f"`{self.path}` has no file `{name}`")
+        if check_size and path.stat().st_size != entry["bytes"]:
+            raise DataError(f"`{path}` has {path.stat().st_size:,} bytes, its manifest says {entry['bytes']:,}")
+        return path
+
+    def verify(self, *, content: bool = True) -> None:
+        """Check every file against the manifest: presence and size, and with `content` also its SHA-256."""
+        for name, entry in sorted(self.manifest["files"].items()):
+            path = self.file(name)
+            if content and sha256_file(path) != entry["sha256"]:
+                raise DataError(
+                    f"`{path}` was changed after it was written: its SHA-256 does not match", hint=_MADE_AGAIN
+                )
+
+
+_MADE_AGAIN = "make the artifact again, or copy it again from where it came"
+
+
+def open_artifact(path: Path, *kinds: str) -> Artifact:
+    """Open a complete artifact of one of `kinds` (any kind if none is given); DataError says what is wrong."""
+    if not (path / MANIFEST).is_file():
+        partial = partial_folder(path).is_dir()
+        raise DataError(
+            f"`{path}` is not finished" if partial else f"`{path}` is not an artifact: it has no {MANIFEST}",
+            hint="run the command that makes it again, it will go on" if partial else None,
+        )
+    manifest = read_json_object(path / MANIFEST)
+    missing = {"format", "kind", "verb", "fingerprint", "config", "inputs", "files", "facts"} - manifest.keys()
+    if missing or manifest["format"] != FORMAT:
+        raise DataError(f"`{path / MANIFEST}` is not a manifest of this version of langadapt")
+    if kinds and manifest["kind"] not in kinds:
+        raise DataError(f"`{path}` is a {manifest['kind']} artifact; expected {' or '.join(kinds)}")
+    artifact = Artifact(path, manifest)
+    artifact.verify(content=False)
+    return artifact
+
+
+def is_artifact(path: Path) -> bool:
+    """Does the folder have a manifest?"""
+    return (path / MANIFEST).is_file()
+
+
+def partial_folder(out: Path) -> Path:
+    """Where a step keeps committed checkpoints until its artifact is complete."""
+    return out.with_name(out.name + ".partial")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes two runs the same: the digest of this is the fingerprint."""
+
+    kind: str
+    verb: str
+    schema: int
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest; equal for runs that must give equal bytes."""
+        return sha256_text(canonical_json([self.verb, self.schema, self.config, self.inputs]))[:32]
+
+
+@dataclass
+class Output:
+    """What a running step writes into: a temporary folder that becomes the artifact at `commit`."""
+
+    place: Path
+    folder: Path
+    identity: Identity
+    progress: Progress
+    inputs: Mapping[str, Any]
+    run_record: dict[str, Any] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+    _committed: Artifact | None = None
+
+    @property
+    def partial(self) -> Path:
+        """Folder that survives a kill; empty on a first run, as the last run left it when this one continues."""
+        folder = partial_folder(self.place)
+        if not folder.is_dir():
+            folder.mkdir()
+            write_durably(folder / "partial.json", pretty_json({"fingerprint": self.identity.fingerprint}))
+            fsync_path(folder)
+        return folder
+
+    def timing(self, name: str, **values: Any) -> None:
+        """Record something that differs from run to run; it goes to timings.jsonl of the artifact."""
+        append_json_line(self.folder / "timings.jsonl", {"name": name, **values})
+
+    def commit(self, facts: Mapping[str, Any]) -> Artifact:
+        """Make the folder durable and rename it into place; `facts` summarise what the step found out."""
+        stage("written")
+        self.run_record |= _environment() | {"seconds": round(time.monotonic() - self._began, 3)}
+        self.run_record["peak_memory_bytes"] = peak_memory_bytes()
+        self.timing("step", seconds=self.run_record["seconds"], peak_memory_bytes=self.run_record["peak_memory_bytes"])
+        write_durably(self.folder / "run.json", pretty_json(self.run_record))
+        files = {}
+        for path in sorted(_files_below(self.folder)):
+            fsync_path(path)
+            name = path.relative_to(self.folder).as_posix()
+            if name not in UNHASHED:
+                files[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_dir():
+                fsync_path(path)
+        stage("files-durable")
+        manifest = {
+            "format": FORMAT,
+            "kind": self.identity.kind,
+            "verb": self.identity.verb,
+            "schema": self.identity.schema,
+            "fingerprint": self.identity.fingerprint,
+            "config": dict(self.identity.config),
+            "inputs": dict(self.identity.inputs),
+            "facts": dict(facts),
+            "files": files,
+        }
+        write_durably(self.folder / MANIFEST, pretty_json(manifest))
+        fsync_path(self.folder)
+        stage("manifest-durable")
+        if self.place.exists():
+            raise OutputError(f"`{self.place}` appeared while this step was running", hint="give another `--out`")
+        self.folder.rename(self.place)
+        stage("renamed")
+        fsync_path(self.place.parent)
+        shutil.rmtree(partial_folder(self.place), ignore_errors=True)
+        stage("swept")
+        self._committed = Artifact(self.place, manifest)
+        return self._committed
+
+
+def peak_memory_bytes() -> int:
+    """Highest resident memory of this process so far."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _environment() -> dict[str, Any]:
+    versions: dict[str, str | None] = {}
+    for name in VERSIONED:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "python": sys.version.split()[0],
+        "versions": versions,
+    }
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise OutputError(f"`{path}` is a link; an artifact holds its own files only")
+        if path.is_file():
+            yield path
+
+
+State = str  # "up to date" | "continue" | "new"
+
+
+def output_state(place: Path, fingerprint: str) -> State:
+    """Decide what running again means; raises OutputError (exit 4) when the place holds something else."""
+    if place.exists() or place.is_symlink():
+        if not is_artifact(place):
+            raise OutputError(f"`{place}` exists and is not an artifact of langadapt", hint="give another `--out`")
+        there = open_artifact(place)
+        if there.fingerprint == fingerprint:
+            return "up to date"
+        raise OutputError(
+            f"`{place}` holds a {there.kind} made by `{there.manifest['verb']}` with other settings or inputs",
+            hint="give another `--out`, or `--overwrite` to move the old one aside",
+        )
+    note = partial_folder(place) / "partial.json"
+    if note.is_file():
+        if read_json_object(note).get("fingerprint") == fingerprint:
+            return "continue"
+        raise OutputError(
+            f"`{partial_folder(place)}` holds an unfinished run with other settings or inputs",
+            hint="give another `--out`, or `--overwrite` to move the old one aside",
+        )
+    return "new"
+
+
+@contextmanager
+def writing(
+    place: Path,
+    identity: Identity,
+    *,
+    inputs: Mapping[str, Any],
+    progress: Progress,
+    overwrite: bool = False,
+    wait: bool = False,
+    record: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[State, Output | Artifact]]:
+    """Lock `place` and yield either its up-to-date Artifact or an Output to write into.
+
+    On any error the temporary folder is removed and what was in `place` is untouched; `<place>.partial` stays.
+    """
+    _make_parent(place)
+    with Lock(place.with_name(place.name + ".lock"), wait=wait):
+        stage("locked")
+        for stale in place.parent.glob(f"{_glob_escape(place.name)}.tmp-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        if overwrite:
+            _move_aside(place, identity.fingerprint)
+        state = output_state(place, identity.fingerprint)
+        if state == "up to date":
+            shutil.rmtree(partial_folder(place), ignore_errors=True)
+            yield state, open_artifact(place)
+            return
+        folder = place.with_name(f"{place.name}.tmp-{secrets.token_hex(4)}")
+        folder.mkdir()
+        stage("opened")
+        output = Output(place, folder, identity, progress, inputs, dict(record or {}))
+        try:
+            yield state, output
+        except OSError as failure:
+            raise _disk_error(failure, place) from failure
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _disk_error(error: OSError, place: Path) -> Exception:
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError(
+            f"no space left while writing `{place}`: {error.strerror}",
+            hint="free some space and run the same command again",
+        )
+    return error
+
+
+def _make_parent(place: Path) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot create `{place.parent}`: {error.strerror}") from error
+    if not os.access(place.parent, os.W_OK):
+        raise OutputError(f"cannot write into `{place.parent}`: permission denied")
+
+
+def _move_aside(place: Path, fingerprint: str) -> None:
+    for path in (place, partial_folder(place)):
+        if not path.exists() or (path == place and not is_artifact(path)):
+            continue
+        if path == place and open_artifact(path).fingerprint == fingerprint:
+            continue
+        path.rename(path.with_name(f"{path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"))
+
+
+def _glob_escape(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -1,0 +1,99 @@
+"""Inputs of a step: found, checked, and reduced to a digest of their content (never their path)."""
+
+import importlib
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langadapt.core.artifact import Artifact, is_artifact, open_artifact, partial_folder
+from langadapt.core.config import InputField, StepConfig, input_fields
+from langadapt.core.errors import DataError
+from langadapt.core.io import canonical_json, sha256_file, sha256_text
+
+
+@dataclass(frozen=True)
+class Input:
+    """One resolved input. `artifact` is None for plain files and folders; `facts` is empty for them.
+
+    In a dry run an input may not exist yet: `path` is then where it will be and `facts` what its step predicts.
+    """
+
+    given: str
+    path: Path
+    artifact: Artifact | None
+    digest: str
+    facts: Mapping[str, Any]
+    exists: bool = True
+
+
+Inputs = Mapping[str, Input | tuple[Input, ...] | dict[str, Input] | None]
+
+
+def resolve_input(given: str, field: InputField) -> Input:
+    """Find one input. DataError if it is missing or of another kind."""
+    if field.reads.resolver is not None:
+        module, _, function = field.reads.resolver.partition(":")
+        path = Path(getattr(importlib.import_module(module), function)(given))
+    else:
+        path = Path(given)
+    if is_artifact(path):
+        artifact = open_artifact(path, *field.reads.kinds)
+        return Input(given, path, artifact, artifact.digest, artifact.facts)
+    if partial_folder(path).is_dir() and not path.exists():
+        open_artifact(path)
+    if not path.exists():
+        raise DataError(f"`{given}` does not exist", where=f"input `{field.name}`")
+    if not field.reads.plain:
+        expected = " or ".join(field.reads.kinds)
+        raise DataError(
+            f"`{given}` is not an artifact of langadapt; expected a {expected}", where=f"input `{field.name}`"
+        )
+    return Input(given, path, None, digest_of(path), {})
+
+
+def resolve_inputs(config: StepConfig) -> dict[str, Input | tuple[Input, ...] | dict[str, Input] | None]:
+    """Resolve every input field of a config."""
+    resolved: dict[str, Input | tuple[Input, ...] | dict[str, Input] | None] = {}
+    for field in input_fields(type(config)):
+        value = getattr(config, field.name)
+        if value is None:
+            resolved[field.name] = None
+        elif field.shape == "one":
+            resolved[field.name] = resolve_input(value, field)
+        elif field.shape == "many":
+            resolved[field.name] = tuple(resolve_input(item, field) for item in value)
+        else:
+            resolved[field.name] = {key: resolve_input(item, field) for key, item in value.items()}
+    return resolved
+
+
+def digests(inputs: Inputs) -> dict[str, Any]:
+    """The digests that go into the fingerprint."""
+    found: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if isinstance(value, Input):
+            found[name] = value.digest
+        elif isinstance(value, tuple):
+            found[name] = [item.digest for item in value]
+        elif isinstance(value, dict):
+            found[name] = {key: item.digest for key, item in value.items()}
+    return found
+
+
+def digest_of(path: Path) -> str:
+    """Content digest of a plain file, or of all files below a plain folder (hidden ones left out)."""
+    if path.is_file():
+        return sha256_file(path)
+    if path.exists() and not path.is_dir():
+        # stdin and pipes can be read once only; commands copy them to a file first
+        raise DataError(f"`{path}` is not a regular file ({stat.filemode(path.stat().st_mode)})")
+    files = {}
+    for file in sorted(path.rglob("*")):
+        relative = file.relative_to(path)
+        if file.is_file() and not any(part.startswith(".") for part in relative.parts):
+            files[relative.as_posix()] = sha256_file(file)
+    if not files:
+        raise DataError(f"folder `{path}` holds no files")
+    return sha256_text(canonical_json(files))

@@ -1,0 +1,111 @@
+"""Progress as events: rooms report, a listener shows. Without a listener nothing is printed."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from langadapt.core import interrupt
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A task begins; `total` is None when the amount is not known."""
+
+    task: str
+    total: int | None
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advanced:
+    """`done` units of the task are finished; `detail` is a short text such as the current loss."""
+
+    task: str
+    done: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The task ended after `seconds`."""
+
+    task: str
+    done: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """A sentence for the person at the terminal; level is `info` or `warning`."""
+
+    text: str
+    level: str = "info"
+
+
+Event = Started | Advanced | Finished | Note
+
+
+class Listener(Protocol):
+    """Anything that wants to hear of progress."""
+
+    def __call__(self, event: Event) -> None: ...
+
+
+def ignore(event: Event) -> None:
+    """The listener of library users who did not ask for one."""
+
+
+@dataclass
+class Progress:
+    """What a step gives to the rooms; every report also looks at the interrupt flag."""
+
+    listener: Listener = ignore
+    warnings: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Say something that helps to follow the run."""
+        self.listener(Note(text=text))
+
+    def warn(self, text: str) -> None:
+        """Say something the user should look at; kept, so that the report can repeat it."""
+        self.warnings.append(text)
+        self.listener(Note(text=text, level="warning"))
+
+    def track(
+        self, items: Iterable[Item], task: str, *, total: int | None = None, unit: str = "items"
+    ) -> Iterator[Item]:
+        """Pass `items` through, reporting each; raises Interrupted between two items when a signal came."""
+        bar = self.start(task, total=total, unit=unit)
+        for item in items:
+            yield item
+            bar.advance()
+        bar.finish()
+
+    def start(self, task: str, *, total: int | None = None, unit: str = "items") -> "Task":
+        """Begin a task whose amount is counted by hand."""
+        self.listener(Started(task=task, total=total, unit=unit))
+        return Task(task=task, progress=self)
+
+
+@dataclass
+class Task:
+    """One running task; `advance` polls for signals."""
+
+    task: str
+    progress: Progress
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def advance(self, amount: int = 1, detail: str = "", *, poll: bool = True) -> None:
+        """Count `amount` more units; with `poll` raise Interrupted if a signal has arrived."""
+        self.done += amount
+        self.progress.listener(Advanced(task=self.task, done=self.done, detail=detail))
+        if poll:
+            interrupt.poll()
+
+    def finish(self) -> None:
+        """Report the end of the task."""
+        self.progress.listener(Finished(task=self.task, done=self.done, seconds=time.monotonic() - self.began))

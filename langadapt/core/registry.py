@@ -1,0 +1,116 @@
+"""Methods and verbs are found by listing a folder: file name = public name, first docstring line = its description."""
+
+import ast
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from langadapt.core.config import Options, nearest
+from langadapt.core.errors import ConfigError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a method says about itself: what it needs beside the base model, and where it was published."""
+
+    needs: tuple[str, ...] = ()
+    cite: str = ""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A loaded method: call it with inputs and an instance of `options`."""
+
+    name: str
+    summary: str
+    function: Callable[..., Any]
+    options: type[Options]
+    facts: Facts
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+def method(*, needs: tuple[str, ...] = (), cite: str = "") -> Callable[[Function], Function]:
+    """Mark the one public function of a method file."""
+
+    def mark(function: Function) -> Function:
+        function.__dict__["langadapt_method"] = Facts(needs, cite)
+        return function
+
+    return mark
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"there is no room `{package}`")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _source_names(package: str, *, marked: bool) -> list[str]:
+    names = []
+    for path in sorted(_folder(package).glob("*.py")):
+        if path.stem.startswith("_"):
+            continue
+        if not marked or "@method(" in path.read_text(encoding="utf-8"):
+            names.append(path.stem.replace("_", "-"))
+    return names
+
+
+def verb_names() -> list[str]:
+    """Public names of all verbs (`extend-vocab`), without importing any."""
+    return _source_names("langadapt.steps", marked=False)
+
+
+def method_names(room: str) -> list[str]:
+    """Public names of the methods of a room: its own files that mark one, then entry points `langadapt.<room>`."""
+    own = _source_names(f"langadapt.{room}", marked=True)
+    return own + sorted(point.name for point in entry_points(group=f"langadapt.{room}") if point.name not in own)
+
+
+def summary(package: str, name: str) -> str:
+    """First line of the docstring of `package`/`name`, read without importing the file."""
+    path = _folder(package) / f"{name.replace('-', '_')}.py"
+    if not path.is_file():
+        return ""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.splitlines()[0].rstrip(".") if text else ""
+
+
+def load_verb(name: str) -> ModuleType:
+    """Import `steps/<name>.py`; ConfigError with the nearest name if there is none."""
+    _check_name(name, verb_names(), "verb")
+    return importlib.import_module(f"langadapt.steps.{name.replace('-', '_')}")
+
+
+def load_method(room: str, name: str) -> Method:
+    """Import one method of a room; ConfigError with the nearest name if there is none."""
+    _check_name(name, method_names(room), f"method of `{room}`")
+    points = {point.name: point for point in entry_points(group=f"langadapt.{room}")}
+    own = _source_names(f"langadapt.{room}", marked=True)
+    if name in own:
+        module = importlib.import_module(f"langadapt.{room}.{name.replace('-', '_')}")
+    else:
+        module = importlib.import_module(points[name].module)
+    for value in vars(module).values():
+        facts = getattr(value, "__dict__", {}).get("langadapt_method")
+        if isinstance(facts, Facts) and value.__module__ == module.__name__:
+            text = (module.__doc__ or "").strip().splitlines()
+            return Method(name, text[0].rstrip(".") if text else "", value, getattr(module, "Options", Options), facts)
+    raise ConfigError(f"`{module.__name__}` marks no function with `@method(...)`")
+
+
+def _check_name(name: str, known: list[str], what: str) -> None:
+    if name not in known:
+        near = nearest(name, known)
+        raise ConfigError(
+            f"unknown {what} `{name}`", hint=f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
+        )

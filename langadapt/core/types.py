@@ -1,0 +1,87 @@
+"""The few frozen types that travel between rooms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text with a stable id; `lang` is what the user declared, `source` the file it came from (its name only)."""
+
+    id: str
+    text: str
+    lang: str
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token that the base tokenizer does not have.
+
+    `piece` is the string stored in tokenizer.json, `content` the bytes it stands for, `count` how often the
+    new tokenizer produced it on the text it was learned from, `reason` why it was added (e.g. "merge 17").
+    """
+
+    id: int
+    piece: str
+    content: bytes
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMatch:
+    """How a new tokenizer relates to the base model's table: old ids keep their rows, new ids need one.
+
+    `kept` maps old id -> new id (identity when a vocabulary was extended).
+    """
+
+    old_rows: int
+    new_rows: int
+    kept: dict[int, int]
+    new_tokens: Sequence[NewToken] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One fixed-length window of a token shard.
+
+    `tokens` has block_tokens ids. `starts` are the offsets in it at which a new document begins (its separator);
+    offset 0 is a start only if a document begins there.
+    """
+
+    tokens: Sequence[int]
+    starts: Sequence[int]
+    source: str
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The price of a step, known before it runs. None means: cannot be known yet.
+
+    `facts` predicts the facts of the artifact that the step will write, for the estimates of later steps.
+    `rows` are (name, value) pairs for people, in the order they should be shown.
+    """
+
+    seconds: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    facts: dict[str, object] = field(default_factory=dict)
+    rows: tuple[tuple[str, str], ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A small table for people: all cells are text already; `notes` are sentences below it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+Verdict = Literal["better", "worse", "no detectable change"]

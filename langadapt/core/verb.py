@@ -1,0 +1,91 @@
+"""A verb: its declaration (config), its work (`run`), its price (`estimate`); and how it is carried out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from langadapt.core import registry
+from langadapt.core.artifact import Artifact, Identity, Output, State, writing
+from langadapt.core.config import StepConfig, input_fields, runtime_fields
+from langadapt.core.errors import LangadaptError
+from langadapt.core.inputs import Inputs, digests, resolve_inputs
+from langadapt.core.progress import Progress
+from langadapt.core.types import Estimate, Table
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What `steps/<name>.py` declares: `KIND`, `SCHEMA`, `Config`, `run(config, out)`, `estimate(config, inputs)`."""
+
+    name: str
+    summary: str
+    kind: str
+    schema: int
+    config: type[StepConfig]
+    run: Callable[[Any, Output], Artifact]
+    estimate: Callable[[Any, Inputs], Estimate]
+    table: Callable[[Artifact], Table] | None
+    module: ModuleType
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a step ended: `state` is `new`, `continue` or `up to date`."""
+
+    artifact: Artifact
+    state: State
+    warnings: tuple[str, ...] = ()
+
+
+def load(name: str) -> Verb:
+    """Load one verb by its public name; ConfigError with the nearest name if there is none."""
+    module = registry.load_verb(name)
+    return Verb(
+        name=name,
+        summary=registry.summary("langadapt.steps", name),
+        kind=module.KIND,
+        schema=module.SCHEMA,
+        config=module.Config,
+        run=module.run,
+        estimate=module.estimate,
+        table=getattr(module, "table", None),
+        module=module,
+    )
+
+
+def identity(verb: Verb, config: StepConfig, inputs: Inputs) -> Identity:
+    """What this run is, apart from paths and from fields that cannot change the result."""
+    hidden = {field.name for field in input_fields(verb.config)} | runtime_fields(verb.config)
+    plain = config.model_dump(mode="json", exclude=hidden)
+    return Identity(verb.kind, verb.name, verb.schema, plain, digests(inputs))
+
+
+def perform(
+    verb: Verb,
+    config: StepConfig,
+    place: Path,
+    *,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+    wait: bool = False,
+    record: Mapping[str, Any] | None = None,
+) -> Result:
+    """Run one step into `place`: up to date, continue, refuse, or do it."""
+    progress = progress or Progress()
+    inputs = resolve_inputs(config)
+    who = identity(verb, config, inputs)
+    given = {"config": config.model_dump(mode="json"), **(record or {})}
+    with writing(place, who, inputs=inputs, progress=progress, overwrite=overwrite, wait=wait, record=given) as (
+        state,
+        target,
+    ):
+        if isinstance(target, Artifact):
+            return Result(target, state)
+        if state == "continue":
+            progress.note(f"continuing the unfinished run in `{target.partial}`")
+        artifact = verb.run(config, target)
+        if artifact.path != place:
+            raise LangadaptError(f"internal: `{verb.name}` did not commit its output")
+        return Result(artifact, state, tuple(progress.warnings))

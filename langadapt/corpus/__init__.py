@@ -1,0 +1,1 @@
+"""Files -> documents: read, normalise, identify, filter, deduplicate, split."""

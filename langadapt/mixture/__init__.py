@@ -1,0 +1,1 @@
+"""Documents -> token shards -> one ordered stream, a pure function of (seed, position)."""

@@ -1,0 +1,1 @@
+"""Recipe file -> graph -> what is stale and why -> run, continue, record."""

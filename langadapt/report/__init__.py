@@ -1,0 +1,1 @@
+"""Scores and manifests -> one HTML page, markdown and summary.json."""

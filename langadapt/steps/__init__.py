@@ -1,0 +1,1 @@
+"""One verb a file: its config, and `run`: artifacts in -> one artifact out."""

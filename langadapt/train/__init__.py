@@ -1,0 +1,1 @@
+"""The loop, the optimiser, the schedule, checkpoints, the packing proof, the price."""

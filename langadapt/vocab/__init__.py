@@ -1,0 +1,1 @@
+"""Tokenizer -> tokenizer: guard, one file per tokenizer family, checks, metrics."""
