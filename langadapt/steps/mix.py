@@ -1,0 +1,344 @@
+"""Tokenise corpora into shards and fix their order: blended by bytes, a function of seed and position.
+
+Documents are packed without loss, each behind a separator token; the separator is chosen by measurement.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from langadapt.core.artifact import Artifact, Output
+from langadapt.core.config import CorpusInput, Flag, ModelInput, Reads, StepConfig
+from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.inputs import Input, Inputs
+from langadapt.core.io import pretty_json, sha256_file, write_durably, write_json_lines
+from langadapt.core.progress import Task
+from langadapt.core.types import Document, Estimate, Table
+from langadapt.core.units import Bytes, Count, show_bytes
+from langadapt.mixture.blend import Amount, check_shares, make_plan, replay_cap, source_facts
+from langadapt.mixture.passages import Passage, passages
+from langadapt.mixture.separator import PASSAGE_BYTES, TOTAL_BYTES, given_separator, score_separators
+from langadapt.mixture.shards import Selection, pack, select_documents
+from langadapt.mixture.stream import PLAN, Stream
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+KIND = "data"
+SCHEMA = 1
+
+PROBE_BYTES = 4000
+PROBE_SEGMENT_BYTES = 400
+MAX_PROBES = 4
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+class Config(StepConfig):
+    model: ModelInput
+    """Model whose tokenizer is used and which chooses the separator: a folder, a .gguf file or a hub id."""
+    corpora: dict[str, CorpusInput]
+    """Corpora to train on, NAME=FOLDER each (made by prepare, or plain text)."""
+    replay: Annotated[dict[str, float], Flag()] = Field(default_factory=dict)
+    """Share of the stream's bytes for corpora in languages the model should not forget, e.g. en=0.2."""
+    probes: dict[str, Annotated[str, Reads(("corpus",), plain=True, flag_only=True)]] = Field(default_factory=dict)
+    """Corpora that training only watches, NAME=FOLDER each; the held-out text of the others is watched as well."""
+    block_tokens: Annotated[Count, Flag()] = 512
+    """Tokens in one training block."""
+    document_separator: str = "auto"
+    """Token between documents: `auto` takes what scores held-out source text best, else a token or its id."""
+    max_bytes: dict[str, Bytes] | Bytes | None = None
+    """Most bytes of text to pack per corpus; by default replayed corpora stop where four passes could not use more."""
+
+
+def run(config: Config, out: Output) -> Artifact:
+    """Select, tokenise and pack every corpus, then write the plan and the probes."""
+    from langadapt.corpus.store import documents
+    from langadapt.model.facts import model_facts
+    from langadapt.model.load import load_tokenizer
+
+    _check(config)
+    model: Path = out.inputs["model"].path
+    tokenizer = load_tokenizer(model)
+    rows = int(model_facts(model)["rows"])
+    separator, scores = _separator(config, out, model, tokenizer, rows)
+    amounts = {}
+    for name, selection in _selections(config, out).items():
+        task = out.progress.start(f"tokenise {name}", total=len(selection.order), unit="documents")
+        packed = pack(
+            out.folder / name,
+            documents(out.inputs["corpora"][name].path, "train"),
+            selection,
+            _Encoder(tokenizer, task),
+            separator=separator,
+            vocabulary=rows,
+        )
+        task.finish()
+        amounts[name] = Amount(packed.documents, selection.bytes, packed.tokens)
+        if selection.documents_left_out:
+            left = f"{selection.documents_left_out:,} documents, {show_bytes(selection.bytes_left_out)}"
+            out.progress.note(f"{name}: {show_bytes(selection.bytes)} packed, {left} left out by `max_bytes`")
+    plan = make_plan(
+        amounts,
+        config.replay,
+        seed=config.seed,
+        block_tokens=config.block_tokens,
+        separator=separator,
+        vocabulary=rows,
+    )
+    write_durably(out.folder / PLAN, pretty_json(plan.to_json()))
+    probe_bytes = _write_probes(config, out)
+    # reading the first block back proves that plan, index and shards fit before anything is committed
+    Stream.open(out.folder).block(0)
+    langs = {name: _lang(name, source) for name, source in out.inputs["corpora"].items()}
+    sources = source_facts(plan, langs, config.replay)
+    facts = {
+        "vocabulary": rows,
+        "tokenizer_digest": sha256_file(model / "tokenizer.json"),
+        "block_tokens": config.block_tokens,
+        "document_separator": separator,
+        "separator_scores": scores,
+        "probe_bytes": probe_bytes,
+        "sources": sources,
+    }
+    for name, entry in sources.items():
+        shares = f"{entry['share_bytes']:.1%} of the bytes, {entry['share_tokens']:.1%} of the tokens"
+        out.progress.note(f"{name} ({entry['role']}): {shares}, {entry['bytes_per_token']:.2f} bytes a token")
+    return out.commit(facts)
+
+
+def _check(config: Config) -> None:
+    for name in [*config.corpora, *config.probes]:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"`{name}` cannot name a corpus: use letters, digits, `-` and `_`")
+    both = sorted(config.corpora.keys() & config.probes.keys())
+    if both:
+        raise ConfigError(f"`{both[0]}` is both trained on and a probe", hint="give the probe another name")
+    if config.block_tokens < 16:
+        raise ConfigError(f"`block_tokens` is {config.block_tokens}; at least 16 tokens make a block")
+    check_shares(config.corpora, config.replay)
+    if isinstance(config.max_bytes, dict):
+        for name in config.max_bytes:
+            if name not in config.corpora:
+                raise ConfigError(f"`max_bytes` names `{name}`, which is not among the corpora")
+
+
+def _read(out: Output, name: str) -> Iterator[Document]:
+    from langadapt.corpus.store import documents
+
+    source = out.inputs["corpora"][name]
+    total = source.facts.get("documents")
+    return out.progress.track(documents(source.path, "train"), f"read {name}", total=total, unit="documents")
+
+
+def _selections(config: Config, out: Output) -> dict[str, Selection]:
+    """Targets first, because the default cap of a replayed corpus depends on how much target text there is."""
+    chosen: dict[str, Selection] = {}
+    for name in sorted(config.corpora, key=lambda name: (name in config.replay, name)):
+        cap = _cap(config, name, sum(chosen[other].bytes for other in chosen if other not in config.replay))
+        chosen[name] = select_documents(_read(out, name), config.seed, cap)
+        if not chosen[name].bytes:
+            raise DataError(f"corpus `{name}` has no text", where=str(out.inputs["corpora"][name].given))
+    return chosen
+
+
+def _cap(config: Config, name: str, target_bytes: int) -> int | None:
+    if isinstance(config.max_bytes, dict) and name in config.max_bytes:
+        return config.max_bytes[name]
+    if isinstance(config.max_bytes, int):
+        return config.max_bytes
+    return replay_cap(target_bytes, config.replay, name) if name in config.replay else None
+
+
+class _Encoder:
+    """Batches of texts -> ids, with no special tokens added and none recognised in the text."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", task: Task) -> None:
+        self._task = task
+        # the same object that scoring uses, so that training and scoring see the same tokens
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.encode_special_tokens = True
+        self._backend.no_truncation()
+        self._backend.no_padding()
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        encoded = [item.ids for item in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        self._task.advance(len(texts))
+        return encoded
+
+
+def _separator(
+    config: Config, out: Output, model: Path, tokenizer: "PreTrainedTokenizerBase", rows: int
+) -> tuple[int, dict[str, float]]:
+    """Id of the separator, and bits per byte of every candidate if there was a choice."""
+    from langadapt.model.separator import candidates
+
+    known = candidates(tokenizer)
+    if config.document_separator != "auto":
+        return given_separator(config.document_separator, tokenizer, known, rows), {}
+    known = {token: number for token, number in known.items() if number < rows}
+    if not known:
+        raise ConfigError(
+            "this tokenizer names no token that could stand between documents",
+            hint="say which: -o document_separator=TOKEN",
+        )
+    if len(known) == 1:
+        return next(iter(known.values())), {}
+    scores = score_separators(model, tokenizer, known, _source_passages(config, out), out.progress)
+    best = min(scores, key=lambda token: scores[token])
+    shown = ", ".join(f"{token} {value:.3f}" for token, value in scores.items())
+    out.progress.note(f"document separator: {best} (bits per byte on held-out text: {shown})")
+    return known[best], scores
+
+
+def _source_passages(config: Config, out: Output) -> list[Passage]:
+    """Held-out text in languages the model knows: of replayed corpora, else of the targets."""
+    from langadapt.corpus.store import documents
+
+    for names in (sorted(config.replay), sorted(config.corpora)):
+        found = []
+        for name in names:
+            held_out = documents(out.inputs["corpora"][name].path, "held-out")
+            found += passages(held_out, TOTAL_BYTES // len(names), PASSAGE_BYTES)
+        if found:
+            return found
+    raise DataError(
+        "no corpus has held-out text to choose the document separator on",
+        hint="say which to use: -o document_separator=TOKEN",
+    )
+
+
+def _write_probes(config: Config, out: Output) -> dict[str, int]:
+    """Write probes.jsonl: targets, replayed and extra corpora, at most four in all; returns bytes by name."""
+    from langadapt.corpus.store import documents
+
+    sources: dict[str, Input] = {**out.inputs["corpora"], **(out.inputs["probes"] or {})}
+    targets = [name for name in sorted(config.corpora) if name not in config.replay]
+    wanted = [*targets[:1], *sorted(config.replay), *sorted(config.probes), *targets[1:]]
+    if len(wanted) > MAX_PROBES:
+        out.progress.warn(
+            f"training will not watch {', '.join(wanted[MAX_PROBES:])}: at most {MAX_PROBES} probes, "
+            "each costs time at every check"
+        )
+    lines, sizes = [], {}
+    for name in wanted[:MAX_PROBES]:
+        found = passages(documents(sources[name].path, "held-out"), PROBE_BYTES, PROBE_SEGMENT_BYTES)
+        if not found:
+            out.progress.warn(f"corpus `{name}` has no held-out text, so training cannot watch it")
+            continue
+        sizes[name] = sum(len(item.text.encode()) for item in found)
+        lang = _lang(name, sources[name])
+        lines += [{"name": name, "lang": lang, "id": item.id, "text": item.text} for item in found]
+    write_json_lines(out.folder / "probes.jsonl", lines)
+    return sizes
+
+
+def _lang(name: str, source: Input) -> str:
+    """The declared language; a plain file has none, so there a name such as `hu` is taken for it."""
+    from langadapt.core.languages import normalise
+    from langadapt.corpus.store import lang_of
+
+    known = source.facts.get("lang") or (lang_of(source.path) if source.exists else None)
+    if known:
+        return str(known)
+    try:
+        return normalise(name)
+    except ConfigError:
+        return "und"
+
+
+def estimate(config: Config, inputs: Inputs) -> Estimate:
+    """Tokens from a sample where model and corpora exist, else from facts; shares and blocks by the rules of `run`."""
+    from langadapt.mixture import price
+
+    _check(config)
+    model, corpora = inputs["model"], inputs["corpora"]
+    if not isinstance(model, Input) or not isinstance(corpora, dict):
+        raise ConfigError("`mix` needs a model and corpora")
+    amounts: dict[str, Amount] = {}
+    assumed, read = [], 0
+    for name in sorted(corpora, key=lambda name: (name in config.replay, name)):
+        size = int(corpora[name].facts.get("bytes") or _size(corpora[name].path))
+        cap = _cap(config, name, sum(amounts[other].bytes for other in amounts if other not in config.replay))
+        texts = list(_first_texts(corpora[name])) if model.exists and corpora[name].exists else []
+        if not texts:
+            assumed.append(name)
+        amounts[name] = price.amount(
+            min(size, cap or size), price.density(model.path, texts), size, corpora[name].facts.get("documents")
+        )
+        read += size
+    vocabulary, parameters = _model_size(model)
+    plan = make_plan(
+        amounts, config.replay, seed=config.seed, block_tokens=config.block_tokens, separator=0, vocabulary=vocabulary
+    )
+    sources = source_facts(plan, {name: _lang(name, corpora[name]) for name in corpora}, config.replay)
+    rows = [
+        (
+            name,
+            f"{entry['tokens']:,} tokens, {entry['share_bytes']:.1%} of bytes, {entry['share_tokens']:.1%} of tokens",
+        )
+        for name, entry in sources.items()
+    ]
+    if assumed:
+        rows.append(("assumed", f"{price.ASSUMED_BYTES_PER_TOKEN} bytes a token for {', '.join(assumed)}"))
+    facts: dict[str, object] = {"vocabulary": vocabulary, "block_tokens": config.block_tokens, "sources": sources}
+    return price.estimate(amounts, read, vocabulary, parameters * (config.document_separator == "auto"), facts, rows)
+
+
+def _model_size(model: Input) -> tuple[int, int]:
+    """Rows and parameters, from the facts of the step that will make the model or from its files."""
+    from langadapt.model.facts import model_facts
+
+    if {"rows", "parameters"} <= model.facts.keys():
+        return int(model.facts["rows"]), int(model.facts["parameters"])
+    if not model.exists:
+        return 1 << 16, 0
+    found = model_facts(model.path)
+    return int(found["rows"]), int(found["parameters"])
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
+
+
+def _first_texts(corpus: Input) -> Iterator[str]:
+    from langadapt.corpus.store import documents
+    from langadapt.mixture.price import SAMPLE_BYTES
+
+    size = 0
+    for document in documents(corpus.path, "train"):
+        yield document.text
+        size += len(document.text.encode())
+        if size >= SAMPLE_BYTES:
+            return
+
+
+def table(artifact: Artifact) -> Table:
+    """What every source holds, and its part of the stream."""
+    rows = []
+    for name, entry in artifact.facts["sources"].items():
+        cells: dict[str, Any] = entry
+        rows.append(
+            (
+                name,
+                cells["role"],
+                f"{cells['documents']:,}",
+                show_bytes(cells["bytes"]),
+                f"{cells['tokens']:,}",
+                f"{cells['bytes_per_token']:.2f}",
+                f"{cells['share_bytes']:.1%}",
+                f"{cells['share_tokens']:.1%}",
+                f"{cells['blocks']:,}",
+            )
+        )
+    scores = artifact.facts["separator_scores"]
+    notes = [f"blocks of {artifact.facts['block_tokens']} tokens; separator id {artifact.facts['document_separator']}"]
+    if scores:
+        listed = ", ".join(f"{token} {value:.3f}" for token, value in sorted(scores.items(), key=lambda item: item[1]))
+        notes.append(f"bits per byte of held-out text behind each candidate separator: {listed}")
+    columns = ("source", "role", "documents", "text", "tokens", "bytes/token", "of bytes", "of tokens", "blocks")
+    return Table("mixture", columns, tuple(rows), tuple(notes))
