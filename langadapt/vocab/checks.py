@@ -1,0 +1,206 @@
+"""What must hold after a vocabulary was extended; each check compares the files as they were written."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langadapt.core.errors import DataError
+from langadapt.core.rng import stream
+from langadapt.vocab.family import Family
+from langadapt.vocab.guard import Guard
+from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
+
+_SHOWN = 10
+_SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens", "truncation", "padding")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One check: how many things it looked at, and those that break it (none: it holds)."""
+
+    name: str
+    examined: int
+    broken: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """For checks.json."""
+        return {"examined": self.examined, "broken": len(self.broken), "examples": list(self.broken[:_SHOWN])}
+
+
+def insist(outcomes: Sequence[Outcome]) -> None:
+    """Raise DataError naming every check that does not hold."""
+    bad = [outcome for outcome in outcomes if outcome.broken]
+    if bad:
+        text = "; ".join(
+            f"{outcome.name}: {len(outcome.broken)} of {outcome.examined}, e.g. {outcome.broken[0]}" for outcome in bad
+        )
+        raise DataError(f"the extended tokenizer fails its checks: {text}")
+
+
+def file_checks(
+    base: TokenizerFile, new: TokenizerFile, family: Family, guard: Guard, words: Mapping[str, int]
+) -> list[Outcome]:
+    """All checks that need the tokenizer files only."""
+    return [
+        ids_kept(base, new),
+        merges_kept(base, new),
+        sections_kept(base, new),
+        special_ids_added(base, new),
+        reachable(base, new),
+        guarded_words_kept(base, new, guard),
+        only_joins(base, new, family, words),
+        same_round_trip(base, new, fuzz_texts(list(base.added))),
+    ]
+
+
+def ids_kept(base: TokenizerFile, new: TokenizerFile) -> Outcome:
+    """Every old piece keeps its id, no id has two pieces, and new ids follow the largest old one without a gap."""
+    before = base.tokenizer.get_vocab(with_added_tokens=True)
+    after = new.tokenizer.get_vocab(with_added_tokens=True)
+    broken = [
+        f"`{piece}` {number} -> {after.get(piece)}" for piece, number in before.items() if after.get(piece) != number
+    ]
+    broken += [
+        f"id {number} is `{new.tokenizer.id_to_token(number)}`, was `{piece}`"
+        for piece, number in before.items()
+        if new.tokenizer.id_to_token(number) != piece
+    ]
+    fresh = sorted(number for piece, number in after.items() if piece not in before)
+    expected = list(range(base.next_id, base.next_id + len(fresh)))
+    if fresh != expected:
+        broken.append(f"new ids are not {base.next_id} to {base.next_id + len(fresh) - 1}")
+    if len(set(after.values())) != len(after):
+        broken.append("an id belongs to two pieces")
+    return Outcome("ids_kept", len(after), tuple(sorted(broken)))
+
+
+def merges_kept(base: TokenizerFile, new: TokenizerFile) -> Outcome:
+    """The old merges come first and in their order: new ones never take precedence."""
+    old = base.merges
+    broken = [
+        f"rank {rank}: {merge} became {other}"
+        for rank, (merge, other) in enumerate(itertools.zip_longest(old, new.merges[: len(old)]))
+        if merge != other
+    ]
+    added = len(new.pieces) - len(base.pieces)
+    if len(new.merges) - len(old) != added:
+        broken.append(f"{added} new tokens have {len(new.merges) - len(old)} merges")
+    return Outcome("merges_kept", len(new.merges), tuple(broken))
+
+
+def sections_kept(base: TokenizerFile, new: TokenizerFile) -> Outcome:
+    """Normaliser, pre-tokenizer, post-processor (with its ids), decoder and added tokens are what they were."""
+    # the base is compared as the installed library would write it, which is how the new file was written
+    before = TokenizerFile(_as_written(base), base.place)
+    broken = [name for name in _SECTIONS if before.spec.get(name) != new.spec.get(name)]
+    model = {"vocab", "merges"}
+    old_rest = {key: value for key, value in before.model.items() if key not in model}
+    if old_rest != {key: value for key, value in new.model.items() if key not in model}:
+        broken.append("model options")
+    return Outcome("sections_kept", len(_SECTIONS) + 1, tuple(broken))
+
+
+def _as_written(file: TokenizerFile) -> dict[str, Any]:
+    import json
+
+    from tokenizers import Tokenizer
+
+    spec: dict[str, Any] = json.loads(Tokenizer.from_str(json.dumps(file.spec)).to_str())
+    return spec
+
+
+def special_ids_added(base: TokenizerFile, new: TokenizerFile) -> Outcome:
+    """The post-processor adds the same ids around a text, and added tokens are recognised in it with their ids."""
+    texts = ["", "a", *base.added, *(f"a{content}a" for content in base.added)]
+    broken = []
+    for text in texts:
+        before, after = base.tokenizer.encode(text).ids, new.tokenizer.encode(text).ids
+        if before != after:
+            broken.append(f"`{text}`: {before} -> {after}")
+    return Outcome("special_ids_added", len(texts), tuple(broken))
+
+
+def reachable(base: TokenizerFile, new: TokenizerFile) -> Outcome:
+    """The model stage turns the bytes of every new token into just this token, merges alone (`ignore_merges` off).
+
+    This is exact: if a token comes out anywhere in a word, nothing inside it depended on what is around it, so it
+    comes out of its own bytes as well.
+    """
+    fresh = sorted((number, piece) for piece, number in new.pieces.items() if number >= base.next_id)
+    model = new.model_stage(ignore_merges=False)
+    cut = encode_all(model, [piece for _, piece in fresh])
+    broken = [f"`{piece}` gives {ids}" for (number, piece), ids in zip(fresh, cut, strict=True) if ids != [number]]
+    return Outcome("reachable", len(fresh), tuple(broken))
+
+
+def guarded_words_kept(base: TokenizerFile, new: TokenizerFile, guard: Guard) -> Outcome:
+    """Every guarded word, all of them, has exactly the ids that it had."""
+    pairs = zip(
+        guard.words,
+        encode_all(base.model_stage(), guard.words),
+        encode_all(new.model_stage(), guard.words),
+        strict=True,
+    )
+    broken = tuple(f"`{word}`: {before} -> {after}" for word, before, after in pairs if before != after)
+    return Outcome("guarded_words_kept", len(guard.words), broken)
+
+
+def only_joins(base: TokenizerFile, new: TokenizerFile, family: Family, words: Mapping[str, int]) -> Outcome:
+    """On the target's words the new cuts are a subset of the old ones: tokens were joined, nothing was cut anew."""
+    types = sorted(words)
+    pieces = {number: piece for piece, number in new.pieces.items()}
+    lengths = {number: len(piece) for number, piece in pieces.items()}
+    broken = []
+    pairs = zip(types, encode_all(base.model_stage(), types), encode_all(new.model_stage(), types), strict=True)
+    for word, before, after in pairs:
+        if before == after:
+            continue
+        old = set(itertools.accumulate(lengths[number] for number in before))
+        if not old.issuperset(itertools.accumulate(lengths[number] for number in after)):
+            broken.append(f"`{word}`: {before} -> {after}")
+    return Outcome("only_joins", len(types), tuple(broken))
+
+
+def same_round_trip(base: TokenizerFile, new: TokenizerFile, texts: Sequence[str]) -> Outcome:
+    """decode(encode(text)) gives what the base gives (which need not be the text: a base may lack bytes)."""
+    before, after = _round_trip(base), _round_trip(new)
+    broken = tuple(f"{text[:40]!r}" for text in texts if before(text) != after(text))
+    return Outcome("same_round_trip", len(texts), broken)
+
+
+def _round_trip(file: TokenizerFile) -> Callable[[str], str]:
+    tokenizer = file.tokenizer
+
+    def again(text: str) -> str:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        return str(tokenizer.decode(ids, skip_special_tokens=False))
+
+    return again
+
+
+def fuzz_texts(added: Sequence[str]) -> list[str]:
+    """Awkward texts, always the same: blanks, marks, emoji, right-to-left, long runs, special strings, random ones."""
+    fixed = [
+        "",
+        " ",
+        "  leading and trailing  ",
+        "tab\tnew\nline\r\nCRLF\u00a0nbsp\u2028ls\u200bzwsp",
+        "e\u0301 o\u0308 a\u0308\u0323 \u0e01\u0e33\u0e49",
+        "👩\u200d👩\u200d👧 🇭🇺 ☃️",
+        "שלום עולם مرحبا بالعالم",
+        "0123456789 3.14 1,000,000 ١٢٣ ²³",
+        "▁under▁ <0x41> \\u0041 Ġ Ċ á é í",
+        "\x00\x01\x7f\u0080\ufeff\ufffd\U0010ffff",
+        "a" * 100_000,
+        "ő" * 20_000,
+        " " * 5_000,
+        *added[:32],
+        *(f"x{content} y" for content in added[:32]),
+    ]
+    random = stream(0, "tokenizer-fuzz")
+    spans = [(0x20, 0x7F), (0x80, 0x250), (0x370, 0x600), (0x900, 0xE80), (0x3000, 0xD7FF), (0x1F300, 0x1FAFF)]
+    for _ in range(200):
+        picked = random.integers(0, len(spans), size=random.integers(1, 60))
+        fixed.append("".join(chr(random.integers(*spans[place])) for place in picked))
+    return fixed

@@ -1,0 +1,107 @@
+"""Tokenizer families: one file each, marked with `@method`; this file finds the one that fits a tokenizer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from langadapt.core import registry
+from langadapt.core.errors import DataError
+from langadapt.core.progress import Progress
+from langadapt.core.types import NewToken
+from langadapt.vocab.guard import Guard
+from langadapt.vocab.tokenizer_file import Merge, TokenizerFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the new tokens should be like."""
+
+    size: int
+    min_count: int = 10
+    max_token_bytes: int = 32
+    split_digits: Literal["auto", "yes", "no"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """What a family learned: `merges[i]` makes `tokens[i]`; `learned[i]` is how often that pair stood there then.
+
+    `stepping_stones` are ids that the text ends with fewer than `min_count` times, kept because others are built
+    of them. `notes` are counts of what was left out, by reason.
+    """
+
+    merges: tuple[Merge, ...]
+    tokens: tuple[NewToken, ...]
+    learned: tuple[int, ...]
+    stepping_stones: frozenset[int]
+    notes: Mapping[str, int]
+
+
+def map_lines(growth: Growth, family: str, old_tokens: int, old_rows: int) -> list[dict[str, object]]:
+    """The lines of vocab_map.jsonl: a header, then one for each new token.
+
+    `count` is how often the text ends with the token, `learned_count` how often its two parts stood side by side
+    when it was made; a stepping stone has few of the one and many of the other.
+    """
+    header: dict[str, object] = {
+        "old_rows": old_rows,
+        "old_tokens": old_tokens,
+        "new_size": old_tokens + len(growth.tokens),
+        "family": family,
+    }
+    lines: list[dict[str, object]] = [
+        {
+            "id": token.id,
+            "piece": token.piece,
+            "hex": token.content.hex(),
+            "count": token.count,
+            "reason": token.reason,
+            "parts": [merge.left, merge.right],
+            "learned_count": learned,
+        }
+        for token, merge, learned in zip(growth.tokens, growth.merges, growth.learned, strict=True)
+    ]
+    return [header, *lines]
+
+
+class Family(Protocol):
+    """One kind of tokenizer model: knows how to grow its vocabulary and what a piece stands for."""
+
+    name: str
+
+    def content(self, piece: str) -> bytes:
+        """Bytes that a piece stands for."""
+
+    def grow(self, words: Mapping[str, int], guard: Guard, wish: Wish, progress: Progress) -> Growth:
+        """New tokens for words with counts, none of which changes a guarded word."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a family does not take a tokenizer; `near` if it is of this family but for one property."""
+
+    why: str
+    near: bool = False
+
+
+def detect(base: TokenizerFile) -> Family:
+    """The family of a tokenizer; DataError says what it is and what is supported."""
+    names = registry.method_names("vocab")
+    refusals: list[Refusal] = []
+    for name in names:
+        method = registry.load_method("vocab", name)
+        answer = method(base, method.options())
+        if not isinstance(answer, Refusal):
+            family: Family = answer
+            return family
+        refusals.append(answer)
+    raise DataError(
+        f"this tokenizer cannot be extended: {_reason(refusals)}",
+        where=base.place,
+        hint=f"supported families: {', '.join(names)} (the GPT-2, Llama 3, Qwen, SmolLM kind)",
+    )
+
+
+def _reason(refusals: Sequence[Refusal]) -> str:
+    near = [refusal.why for refusal in refusals if refusal.near]
+    return "; ".join(near or [refusal.why for refusal in refusals])

@@ -1,0 +1,130 @@
+"""Checks through transformers: what people load is what was written, with the same roles and the same chat."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from langadapt.core.errors import DataError
+from langadapt.vocab.checks import Outcome, fuzz_texts
+from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_TALKS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("user", "What is 2 + 2?"),),
+    (("user", "Hello!"), ("assistant", "Hello. How can I help you today?"), ("user", "Write a list:\n- one\n- two")),
+    (("system", "You are a helpful assistant."), ("user", "Thank you."), ("assistant", "You are welcome.")),
+)
+
+
+def chat_texts(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """A few fixed conversations as the chat template writes them; empty without a template.
+
+    A template may refuse a conversation (no system role, say): that one is left out. Templates that print today's
+    date get a fixed one, or the guard would differ from day to day.
+    """
+    if not tokenizer.chat_template:
+        return []
+    texts = []
+    for talk in _TALKS:
+        messages = [{"role": role, "content": content} for role, content in talk]
+        for prompt in (False, True):
+            try:
+                text = tokenizer.apply_chat_template(
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=prompt,
+                    strftime_now=lambda form: "26 Jul 2024",
+                    date_string="26 Jul 2024",
+                )
+            except (TemplateError, ValueError, TypeError, KeyError):
+                continue
+            texts.append(str(text))
+    return texts
+
+
+def template_sources(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """The text of the chat template(s): its literals reach the model in every conversation."""
+    template: Any = tokenizer.chat_template
+    if not template:
+        return []
+    return sorted(template.values()) if isinstance(template, dict) else [str(template)]
+
+
+def insist_on_the_file(loaded: "PreTrainedTokenizerBase", file: TokenizerFile) -> None:
+    """DataError if transformers cuts text in another way than tokenizer.json says.
+
+    Some of its classes replace the pipeline of the file by their own. What is learned from the file would then be
+    used with another tokenizer.
+    """
+    for text, ids in zip(fuzz_texts([]), encode_all(file.tokenizer, fuzz_texts([])), strict=True):
+        if loaded(text, add_special_tokens=False)["input_ids"] != ids:
+            raise DataError(
+                f"transformers ({type(loaded).__name__}) cuts {text[:40]!r} in another way than this file says",
+                where=file.place,
+                hint="load it with transformers.AutoTokenizer and save it with save_pretrained: then both agree",
+            )
+
+
+def loaded_checks(
+    base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", file: TokenizerFile, texts: Sequence[str]
+) -> list[Outcome]:
+    """`base` and `new` as transformers loads them, `file` as it was written, `texts` of the target language."""
+    return [roles_kept(base, new), chat_kept(base, new), loads_as_written(new, file, texts)]
+
+
+def roles_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase") -> Outcome:
+    """Begin, end, padding and the other roles have the tokens and ids that they had."""
+    broken = []
+    for role in _ROLES:
+        before, after = (
+            (getattr(base, role), getattr(base, f"{role}_id")),
+            (
+                getattr(new, role),
+                getattr(new, f"{role}_id"),
+            ),
+        )
+        if before != after:
+            broken.append(f"{role}: {before} -> {after}")
+    before_all = dict(zip(base.all_special_tokens, base.all_special_ids, strict=True))
+    after_all = dict(zip(new.all_special_tokens, new.all_special_ids, strict=True))
+    if before_all != after_all:
+        broken.append(f"special tokens: {before_all} -> {after_all}")
+    return Outcome("roles_kept", len(_ROLES) + 1, tuple(broken))
+
+
+def chat_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase") -> Outcome:
+    """The chat template is the same, writes the same text, and that text has the same ids."""
+    broken = []
+    if base.chat_template != new.chat_template:
+        broken.append("the template changed")
+    before, after = chat_texts(base), chat_texts(new)
+    if before != after:
+        broken.append("a conversation is written differently")
+    for text in before:
+        if base(text, add_special_tokens=False)["input_ids"] != new(text, add_special_tokens=False)["input_ids"]:
+            broken.append(f"{text[:60]!r} has other ids")
+    return Outcome("chat_kept", len(before) + 1, tuple(broken))
+
+
+def loads_as_written(new: "PreTrainedTokenizerBase", file: TokenizerFile, texts: Sequence[str]) -> Outcome:
+    """transformers gives the ids of the file, and so does what it saves and loads again."""
+    from transformers import AutoTokenizer
+
+    samples = [*texts, *fuzz_texts([])]
+    expected = list(encode_all(file.tokenizer, samples))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        new.save_pretrained(str(folder))
+        again = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    broken = []
+    for what, tokenizer in (("loaded", new), ("saved and loaded again", again)):
+        for text, ids in zip(samples, expected, strict=True):
+            if tokenizer(text, add_special_tokens=False)["input_ids"] != ids:
+                broken.append(f"{what}: {text[:40]!r}")
+    return Outcome("loads_as_written", 2 * len(samples), tuple(broken))

@@ -1,0 +1,115 @@
+"""What a tokenizer costs on text: tokens per word, bytes per token, lines that keep their ids."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from langadapt.model.bytes_alphabet import byte_of_character, to_bytes
+from langadapt.vocab.tokenizer_file import encode_all
+
+# First and last code points of the blocks whose languages put no spaces between words.
+_UNSPACED = (
+    (0x0E00, 0x0EFF, "Thai or Lao"),
+    (0x0F00, 0x0FFF, "Tibetan"),
+    (0x1000, 0x109F, "Burmese"),
+    (0x1780, 0x17FF, "Khmer"),
+    (0x3040, 0x30FF, "Japanese"),
+    (0x3400, 0x9FFF, "Chinese or Japanese"),
+    (0x20000, 0x3FFFF, "Chinese or Japanese"),
+)
+_UNSPACED_SHARE = 0.3
+_SAMPLES = 8
+
+
+def _raw(tokenizer: Any) -> Any:
+    # a transformers tokenizer holds the one of the tokenizers library
+    return getattr(tokenizer, "backend_tokenizer", tokenizer)
+
+
+def unspaced_script(texts: Iterable[str]) -> str | None:
+    """Name of the script if more than 30 % of the letters belong to one that writes no spaces between words."""
+    letters, found = 0, dict[str, int]()
+    for text in texts:
+        for letter in text:
+            if letter.isalpha():
+                letters += 1
+                code = ord(letter)
+                if code >= _UNSPACED[0][0]:
+                    for first, last, name in _UNSPACED:
+                        if first <= code <= last:
+                            found[name] = found.get(name, 0) + 1
+    name = max(sorted(found), key=lambda key: found[key], default="")
+    return name if sum(found.values()) > _UNSPACED_SHARE * letters else None
+
+
+def token_count(tokenizer: Any, texts: Sequence[str]) -> int:
+    """Tokens of all texts, each encoded whole, no special tokens added."""
+    return sum(len(ids) for ids in encode_all(_raw(tokenizer), texts, batch=1000))
+
+
+def tokens_per_word(tokenizer: Any, texts: Sequence[str]) -> float | None:
+    """Tokens of all texts divided by their whitespace-separated words (a ratio of sums).
+
+    None if there are no words, or the script has no spaces between them: any number would be about the punctuation.
+    """
+    words = sum(len(text.split()) for text in texts)
+    if words == 0 or unspaced_script(texts) is not None:
+        return None
+    return token_count(tokenizer, texts) / words
+
+
+def bytes_per_token(tokenizer: Any, texts: Sequence[str]) -> float | None:
+    """UTF-8 bytes of all texts divided by their tokens; None for no text."""
+    tokens = token_count(tokenizer, texts)
+    return sum(len(text.encode()) for text in texts) / tokens if tokens else None
+
+
+def same_ids_share(base: Any, new: Any, lines: Sequence[str]) -> float | None:
+    """Share of lines that both tokenizers turn into exactly the same ids; None for no lines."""
+    pairs = zip(encode_all(_raw(base), lines), encode_all(_raw(new), lines), strict=True)
+    same = sum(before == after for before, after in pairs)
+    return same / len(lines) if lines else None
+
+
+def show_split(tokenizer: Any, text: str) -> str:
+    """The text with a bar between tokens; a character that is cut inside shows as `·`, one for each part."""
+    alphabet = byte_of_character()
+    shown = []
+    for piece in _raw(tokenizer).encode(text, add_special_tokens=False).tokens:
+        content = to_bytes(piece) if all(letter in alphabet for letter in piece) else piece.encode()
+        shown.append(content.decode("utf-8", "replace").replace("\ufffd", "·"))
+    return "|".join(shown)
+
+
+def sample_lines(lines: Iterable[str], count: int) -> list[str]:
+    """A few lines of 40 to 110 characters, the same ones for the same text wherever they stand in it."""
+    fitting = {line.strip() for line in lines if 40 <= len(line.strip()) <= 110 and " " in line.strip()}
+    return sorted(fitting, key=lambda line: hashlib.sha256(line.encode()).digest())[:count]
+
+
+def compare(base: Any, new: Any, texts: Sequence[str], guarded: Sequence[str]) -> dict[str, Any]:
+    """Base against extended tokenizer on held-out `texts` of the target and of `guarded` languages; sample splits."""
+    lines = lines_of(guarded)
+    return {
+        "tokens_per_word": _both(tokens_per_word, base, new, texts),
+        "bytes_per_token": _both(bytes_per_token, base, new, texts),
+        "unspaced_script": unspaced_script(texts),
+        "held_out_lines_same_ids": same_ids_share(base, new, lines),
+        "held_out_lines": len(lines),
+        "samples": [
+            {"text": line, "base": show_split(base, line), "adapted": show_split(new, line)}
+            for line in sample_lines(lines_of(texts), _SAMPLES)
+        ],
+    }
+
+
+def lines_of(texts: Iterable[str]) -> list[str]:
+    """Lines that hold more than blanks."""
+    return [line for text in texts for line in text.splitlines() if line.strip()]
+
+
+def _both(
+    measure: Callable[[Any, Sequence[str]], float | None], base: Any, new: Any, texts: Sequence[str]
+) -> dict[str, float | None]:
+    values = {"base": measure(base, texts), "adapted": measure(new, texts)}
+    return {name: None if value is None else round(value, 4) for name, value in values.items()}

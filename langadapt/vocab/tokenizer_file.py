@@ -1,0 +1,190 @@
+"""tokenizer.json: read, extended without moving an id, and written as the installed library writes it."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from langadapt.core.errors import DataError
+from langadapt.core.io import read_json_object, write_durably
+
+NAME = "tokenizer.json"
+# Everything else that makes up a tokenizer folder and stays true after tokens were added. The slow forms
+# (vocab.json, merges.txt) would go stale, and nothing needs them beside tokenizer.json: they are left out.
+COMPANIONS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+TEMPLATE_FOLDER = "additional_chat_templates"
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One new token: `left` and `right` are the pieces that join, `id` the number of the result."""
+
+    left: str
+    right: str
+    id: int
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """A parsed tokenizer.json."""
+
+    spec: dict[str, Any]
+    place: str
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The `model` section."""
+        section = self.spec["model"]
+        return section if isinstance(section, dict) else {}
+
+    @cached_property
+    def added(self) -> dict[str, int]:
+        """Added tokens (special or not) -> id."""
+        return {token["content"]: token["id"] for token in self.spec.get("added_tokens") or []}
+
+    @cached_property
+    def pieces(self) -> dict[str, int]:
+        """Every token of the model and every added one -> id."""
+        return dict(self.model["vocab"]) | self.added
+
+    @cached_property
+    def merges(self) -> list[tuple[str, str]]:
+        """The merges in rank order; both spellings are read: `["a", "b"]` and `"a b"`."""
+        pairs = []
+        for rank, merge in enumerate(self.model.get("merges") or []):
+            parts = merge.split(" ") if isinstance(merge, str) else merge
+            if len(parts) != 2:
+                raise DataError(f"merge {rank} is `{merge}`, not a pair", where=self.place)
+            pairs.append((parts[0], parts[1]))
+        return pairs
+
+    @cached_property
+    def next_id(self) -> int:
+        """The id after the largest one in use, added tokens included."""
+        return max(self.pieces.values()) + 1
+
+    @property
+    def ignore_merges(self) -> bool:
+        """Is a whole pre-token that the vocabulary has emitted without looking at merges?"""
+        return bool(self.model.get("ignore_merges"))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The working tokenizer, without truncation or padding."""
+        return _parse(json.dumps(self.spec), self.place)
+
+    @cached_property
+    def added_pattern(self) -> re.Pattern[str] | None:
+        """Matches what the added tokens take out of a text before it is pre-tokenised; None if there are none."""
+        parts = []
+        for token in sorted(self.spec.get("added_tokens") or [], key=lambda item: (-len(item["content"]), item["id"])):
+            text = re.escape(token["content"])
+            if token.get("single_word"):
+                text = rf"(?<!\w){text}(?!\w)"
+            parts.append((r"\s*" if token.get("lstrip") else "") + text + (r"\s*" if token.get("rstrip") else ""))
+        return re.compile("|".join(parts)) if parts else None
+
+    def model_stage(self, extra: Sequence[Merge] = (), *, ignore_merges: bool | None = None) -> Tokenizer:
+        """Only the model, as if `extra` had been added: takes a pre-token in its printable form, gives its ids."""
+        if not extra and ignore_merges is None:
+            return self._own_stage
+        model = self._grown_model(extra)
+        if ignore_merges is not None:
+            model["ignore_merges"] = ignore_merges
+        return _parse(json.dumps({"version": "1.0", "added_tokens": [], "model": model}), self.place)
+
+    @cached_property
+    def _own_stage(self) -> Tokenizer:
+        return _parse(json.dumps({"version": "1.0", "added_tokens": [], "model": self.model}), self.place)
+
+    def extended(self, extra: Sequence[Merge]) -> str:
+        """The text of the new tokenizer.json: same sections, `extra` appended to vocabulary and merges.
+
+        Added tokens that only the `added_tokens` list names are numbered on load from the size of the vocabulary
+        (Llama 3 is laid out like this), so they would move as soon as it grows: they are named in it too.
+        """
+        model = self._grown_model(extra)
+        for content, number in self.added.items():
+            model["vocab"].setdefault(content, number)
+        model["vocab"] = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
+        spec = self.spec | {"model": model}
+        return str(Tokenizer.from_str(json.dumps(spec)).to_str(pretty=True))
+
+    def _grown_model(self, extra: Sequence[Merge]) -> dict[str, Any]:
+        vocab = dict(self.model["vocab"]) | {merge.left + merge.right: merge.id for merge in extra}
+        merges = [[left, right] for left, right in self.merges] + [[merge.left, merge.right] for merge in extra]
+        return self.model | {"vocab": vocab, "merges": merges}
+
+
+class _LibraryErrors:
+    """Turns what the tokenizers library raises (bare `Exception`, no subclass of it) into a DataError."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is Exception:
+            raise DataError(f"the tokenizers library cannot load it: {error}", where=self._place) from error
+
+
+def _parse(text: str, place: str) -> Tokenizer:
+    with _LibraryErrors(place):
+        tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def read(folder: Path) -> TokenizerFile:
+    """Read `folder`/tokenizer.json; DataError if it is missing, broken, or gives one id to two tokens."""
+    path = folder / NAME
+    if not path.is_file():
+        raise DataError(
+            f"`{folder}` has no {NAME}",
+            hint="load it with transformers.AutoTokenizer and save it again with save_pretrained: that writes one",
+        )
+    file = TokenizerFile(read_json_object(path), str(path))
+    vocab = file.model.get("vocab")
+    if not vocab:
+        raise DataError("it has no vocabulary", where=str(path))
+    if isinstance(vocab, dict):
+        taken: dict[int, str] = {}
+        for piece, number in file.pieces.items():
+            other = taken.setdefault(number, piece)
+            if other != piece:
+                raise DataError(f"id {number} belongs to both `{other}` and `{piece}`", where=str(path))
+    return file
+
+
+def write(base: TokenizerFile, extra: Sequence[Merge], base_folder: Path, out: Path) -> None:
+    """Write a whole tokenizer folder: the extended tokenizer.json, and copies of its companions."""
+    write_durably(out / NAME, base.extended(extra))
+    for name in COMPANIONS:
+        if (base_folder / name).is_file():
+            shutil.copyfile(base_folder / name, out / name)
+    if (base_folder / TEMPLATE_FOLDER).is_dir():
+        (out / TEMPLATE_FOLDER).mkdir()
+        for path in sorted((base_folder / TEMPLATE_FOLDER).glob("*.jinja")):
+            shutil.copyfile(path, out / TEMPLATE_FOLDER / path.name)
+
+
+def encode_all(tokenizer: Tokenizer, texts: Sequence[str], *, batch: int = 20_000) -> Iterable[list[int]]:
+    """Ids of each text in order, no special tokens added; batches bound the memory of the library's results."""
+    for start in range(0, len(texts), batch):
+        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + batch]), add_special_tokens=False):
+            yield encoding.ids
