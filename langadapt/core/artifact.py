@@ -281,7 +281,7 @@ def writing(
     On any error the temporary folder is removed and what was in `place` is untouched; `<place>.partial` stays.
     """
     _make_parent(place)
-    with Lock(place.with_name(place.name + ".lock"), wait=wait):
+    with Lock(place.with_name(place.name + ".lock"), wait=wait, on_wait=progress.note):
         stage("locked")
         for stale in place.parent.glob(f"{_glob_escape(place.name)}.tmp-*"):
             shutil.rmtree(stale, ignore_errors=True)

@@ -32,6 +32,17 @@ def signals_as_flag() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def request(number: int) -> None:
+    """Set the flag as if signal `number` had arrived: a runner passes its own signals on to the step it waits for."""
+    if number not in _seen:
+        _seen.append(number)
+
+
+def received() -> tuple[int, ...]:
+    """The signals that have arrived, in order."""
+    return tuple(_seen)
+
+
 def requested() -> bool:
     """Has a signal asked this process to stop?"""
     return bool(_seen)

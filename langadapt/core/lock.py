@@ -3,28 +3,38 @@
 import fcntl
 import os
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from langadapt.core import interrupt
 from langadapt.core.errors import OutputError
+
+# A waiter looks again this often; a blocking `flock` would not notice a signal.
+_WAIT_SECONDS = 0.1
 
 
 class Lock:
-    """Exclusive `flock` on `<path>`: waits if `wait`, else raises OutputError naming the holder."""
+    """Exclusive `flock` on `<path>`: waits if `wait` (and tells `on_wait` for whom), else raises OutputError."""
 
-    def __init__(self, path: Path, *, wait: bool = False) -> None:
+    def __init__(self, path: Path, *, wait: bool = False, on_wait: Callable[[str], None] | None = None) -> None:
         self.path = path
         self.wait = wait
+        self.on_wait = on_wait
         self._descriptor: int | None = None
 
     def __enter__(self) -> "Lock":
         while self._descriptor is None:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX if self.wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
                 os.close(descriptor)
+                if self.wait:
+                    self._pause(holder)
+                    continue
                 raise OutputError(
                     f"`{self.path.with_suffix('')}` is being written by {holder}",
                     hint="wait for it to finish, or give another `--out`",
@@ -36,6 +46,13 @@ class Lock:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         return self
+
+    def _pause(self, holder: str) -> None:
+        if self.on_wait is not None:
+            self.on_wait(f"waiting for {holder}, which is writing `{self.path.with_suffix('')}`")
+            self.on_wait = None
+        time.sleep(_WAIT_SECONDS)
+        interrupt.poll()
 
     def _is_current(self, descriptor: int) -> bool:
         try:
@@ -50,3 +67,21 @@ class Lock:
             self.path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def refuse_if_held(path: Path) -> None:
+    """Raise the OutputError that taking the lock would raise now; creates nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
+        raise OutputError(
+            f"`{path.with_suffix('')}` is being written by {holder}",
+            hint="wait for it to finish, or give another `--out`",
+        ) from error
+    finally:
+        os.close(descriptor)

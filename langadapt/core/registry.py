@@ -1,17 +1,17 @@
 """Methods and verbs are found by listing a folder: file name = public name, first docstring line = its description."""
 
-import ast
 import importlib
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from langadapt.core.config import Options, nearest
 from langadapt.core.errors import ConfigError
+from langadapt.core.listing import source_names, summary, verb_names
+
+__all__ = ["Facts", "Method", "load_method", "load_verb", "method", "method_names", "summary", "verb_names"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -48,41 +48,10 @@ def method(*, needs: tuple[str, ...] = (), cite: str = "") -> Callable[[Function
     return mark
 
 
-def _folder(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"there is no room `{package}`")
-    return Path(spec.submodule_search_locations[0])
-
-
-def _source_names(package: str, *, marked: bool) -> list[str]:
-    names = []
-    for path in sorted(_folder(package).glob("*.py")):
-        if path.stem.startswith("_"):
-            continue
-        if not marked or "@method(" in path.read_text(encoding="utf-8"):
-            names.append(path.stem.replace("_", "-"))
-    return names
-
-
-def verb_names() -> list[str]:
-    """Public names of all verbs (`extend-vocab`), without importing any."""
-    return _source_names("langadapt.steps", marked=False)
-
-
 def method_names(room: str) -> list[str]:
     """Public names of the methods of a room: its own files that mark one, then entry points `langadapt.<room>`."""
-    own = _source_names(f"langadapt.{room}", marked=True)
+    own = source_names(f"langadapt.{room}", containing="\n@method(")
     return own + sorted(point.name for point in entry_points(group=f"langadapt.{room}") if point.name not in own)
-
-
-def summary(package: str, name: str) -> str:
-    """First line of the docstring of `package`/`name`, read without importing the file."""
-    path = _folder(package) / f"{name.replace('-', '_')}.py"
-    if not path.is_file():
-        return ""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return text.splitlines()[0].rstrip(".") if text else ""
 
 
 def load_verb(name: str) -> ModuleType:
@@ -95,7 +64,7 @@ def load_method(room: str, name: str) -> Method:
     """Import one method of a room; ConfigError with the nearest name if there is none."""
     _check_name(name, method_names(room), f"method of `{room}`")
     points = {point.name: point for point in entry_points(group=f"langadapt.{room}")}
-    own = _source_names(f"langadapt.{room}", marked=True)
+    own = source_names(f"langadapt.{room}", containing="\n@method(")
     if name in own:
         module = importlib.import_module(f"langadapt.{room}.{name.replace('-', '_')}")
     else:

@@ -9,7 +9,7 @@ from typing import Any
 from langadapt.core import registry
 from langadapt.core.artifact import Artifact, Identity, Output, State, writing
 from langadapt.core.config import StepConfig, input_fields, runtime_fields
-from langadapt.core.errors import LangadaptError
+from langadapt.core.errors import DataError, LangadaptError
 from langadapt.core.inputs import Inputs, digests, resolve_inputs
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Table
@@ -71,11 +71,17 @@ def perform(
     overwrite: bool = False,
     wait: bool = False,
     record: Mapping[str, Any] | None = None,
+    expect: str | None = None,
 ) -> Result:
-    """Run one step into `place`: up to date, continue, refuse, or do it."""
+    """Run one step into `place`: up to date, continue, refuse, or do it.
+
+    With `expect` the fingerprint must be that one: `place` was named after it, and inputs may have changed since.
+    """
     progress = progress or Progress()
     inputs = resolve_inputs(config)
     who = identity(verb, config, inputs)
+    if expect is not None and who.fingerprint != expect:
+        raise DataError("an input changed while the recipe was running", hint="run the same command again")
     given = {"config": config.model_dump(mode="json"), **(record or {})}
     with writing(place, who, inputs=inputs, progress=progress, overwrite=overwrite, wait=wait, record=given) as (
         state,
