@@ -1,0 +1,264 @@
+"""The prepare step: what is in the artifact, and that file order, packing and repetition do not matter."""
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langadapt.core import verb
+from langadapt.core.artifact import Artifact, open_artifact
+from langadapt.core.config import validate
+from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.inputs import resolve_inputs
+from langadapt.core.progress import Note, Progress
+from langadapt.corpus import langid
+from langadapt.corpus.langid import Detector, Verdict, accepted_labels, windows
+from langadapt.corpus.store import documents, lang_of
+
+WORDS = ["alma", "fa", "ház", "kutya", "macska", "szék", "asztal", "ablak", "ajtó", "könyv", "levél", "virág"]
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    chosen = random.Random(seed)
+    return [f"{number} " + " ".join(chosen.choices(WORDS, k=12)) for number in range(count)]
+
+
+def prepare(out: Path, *text: Path, **values: Any) -> tuple[Artifact, list[str]]:
+    said: list[str] = []
+    step = verb.load("prepare")
+    given = {"lang": "qaa", "min_lang_probability": 0.0, **values, "text": [str(path) for path in text]}
+    progress = Progress(lambda event: said.append(event.text) if isinstance(event, Note) else None)
+    return verb.perform(step, validate(step.config, given), out, progress=progress).artifact, said
+
+
+def lines_of(artifact: Artifact, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gzip.decompress((artifact.path / name).read_bytes()).splitlines()]
+
+
+def test_counts_balance(tmp_path: Path) -> None:
+    texts = sentences(500)
+    (tmp_path / "t.txt").write_text("\n".join([*texts, texts[0], "rövid"]), encoding="utf-8")
+    artifact, said = prepare(tmp_path / "out", tmp_path / "t.txt", held_out_share=0.1)
+    facts = artifact.facts
+    train, held = list(documents(artifact.path, "train")), list(documents(artifact.path, "held-out"))
+    assert sorted(document.text for document in train + held) == sorted(texts)
+    assert (len(train), len(held)) == (facts["documents"], facts["held_out_documents"])
+    assert sum(len(document.text.encode()) for document in train) == facts["bytes"]
+    assert sum(len(document.text.encode()) for document in held) == facts["held_out_bytes"]
+    assert sum(len(document.text.split()) for document in train) == facts["words"]
+    assert facts["dropped"] == {
+        "duplicate": {"documents": 1, "bytes": len(texts[0].encode())},
+        "too-short": {"documents": 1, "bytes": 6},
+    }
+    assert {line["reason"] for line in lines_of(artifact, "dropped.jsonl.gz")} == {"duplicate", "too-short"}
+    assert lang_of(artifact.path) == "qaa"
+    assert any("every line is a document" in sentence for sentence in said)
+    assert any("are held out" in sentence for sentence in said)
+    assert [document.id for document in train] == sorted(document.id for document in train)
+
+
+def test_same_documents_whatever_the_order_of_files_and_packing(tmp_path: Path) -> None:
+    texts = sentences(300)
+    (tmp_path / "a.txt").write_text("\n".join(texts[:200]), encoding="utf-8")
+    (tmp_path / "b.txt").write_text("\n".join(texts[150:]), encoding="utf-8")
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (packed / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    runs = [
+        prepare(tmp_path / "one", tmp_path / "a.txt", tmp_path / "b.txt")[0],
+        prepare(tmp_path / "two", tmp_path / "b.txt", tmp_path / "a.txt")[0],
+        prepare(tmp_path / "three", packed)[0],
+    ]
+    for run in runs[1:]:
+        assert run.manifest["files"] == runs[0].manifest["files"]
+        assert run.facts == runs[0].facts
+
+
+def test_repeating_gives_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(sentences(100)), encoding="utf-8")
+    first, _ = prepare(tmp_path / "one", tmp_path / "t.txt")
+    second, _ = prepare(tmp_path / "two", tmp_path / "t.txt")
+    assert (first.path / "artifact.json").read_bytes() == (second.path / "artifact.json").read_bytes()
+
+
+def test_cap_takes_the_same_texts_beside_others(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(sentences(400)), encoding="utf-8")
+    small, _ = prepare(tmp_path / "small", tmp_path / "t.txt", max_bytes=5000)
+    large, _ = prepare(tmp_path / "large", tmp_path / "t.txt", max_bytes=10_000)
+    few = {document.text for document in documents(small.path, "all")}
+    many = {document.text for document in documents(large.path, "all")}
+    assert few < many
+    assert 4800 < small.facts["bytes"] + small.facts["held_out_bytes"] <= 5000
+    assert small.facts["dropped"]["over-max-bytes"]["documents"] == 400 - len(few)
+
+
+def test_evaluation_only_corpus(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(sentences(50)), encoding="utf-8")
+    artifact, _ = prepare(tmp_path / "out", tmp_path / "t.txt", held_out_share=1.0)
+    assert artifact.facts["documents"] == 0
+    assert artifact.facts["held_out_documents"] == 50
+    assert list(documents(artifact.path, "train")) == []
+
+
+def test_estimate_is_close(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(sentences(5000)), encoding="utf-8")
+    step = verb.load("prepare")
+    config = validate(step.config, {"text": [str(tmp_path / "t.txt")], "lang": "qaa", "min_lang_probability": 0.0})
+    predicted = step.estimate(config, resolve_inputs(config)).facts
+    facts = prepare(tmp_path / "out", tmp_path / "t.txt")[0].facts
+    for key in ("bytes", "documents", "words"):
+        assert predicted[key] == pytest.approx(facts[key], rel=0.03)
+
+
+def test_a_corpus_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(sentences(50)), encoding="utf-8")
+    artifact, _ = prepare(tmp_path / "out", tmp_path / "t.txt")
+    with pytest.raises(DataError, match="artifact already"):
+        prepare(tmp_path / "again", artifact.path)
+
+
+def test_damaged_corpus_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(sentences(50)), encoding="utf-8")
+    artifact, _ = prepare(tmp_path / "out", tmp_path / "t.txt")
+    path = artifact.path / "documents.jsonl.gz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"damaged|SHA-256"):
+        list(documents(artifact.path))
+        open_artifact(artifact.path).verify()
+
+
+@pytest.mark.parametrize(
+    ("code", "stored"), [("no", "no"), ("nan", "nan"), ("na", "na"), ("HUN", "hu"), ("zh-Hant", "zh-Hant")]
+)
+def test_language_codes_stay_text(tmp_path: Path, code: str, stored: str) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(sentences(60)), encoding="utf-8")
+    artifact, _ = prepare(tmp_path / "out", tmp_path / "t.txt", lang=code)
+    assert open_artifact(artifact.path).facts["lang"] == stored
+    assert {document.lang for document in documents(artifact.path, "all")} == {stored}
+
+
+@pytest.mark.parametrize("code", ["null", "xx", "hungarian", ""])
+def test_unknown_codes_are_refused(tmp_path: Path, code: str) -> None:
+    (tmp_path / "t.txt").write_text("a\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not a language code"):
+        prepare(tmp_path / "out", tmp_path / "t.txt", lang=code)
+
+
+class FakeDetector(Detector):
+    """Says `en` for lines with ENGLISH in them, else `hu`; counts as a detector for the declared language."""
+
+    def __init__(self, path: Path, lang: str) -> None:
+        self.name, self.digest = "fake", "0" * 64
+        self._accepted = accepted_labels(lang)
+        self.knows = lang in ("hu", "en")
+
+    def judge(self, text: str, limit: int = 400) -> Verdict:
+        label = "en" if text.count("ENGLISH") * 30 > len(text[:limit]) else "hu"
+        return Verdict(label, 0.99 if label in self._accepted else 0.005, 0.99)
+
+
+@pytest.fixture
+def fake_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("langadapt.steps.prepare.Detector", FakeDetector)
+    monkeypatch.setattr("langadapt.steps.prepare.find_model", lambda given: tmp_path)
+
+
+ENGLISH = "ENGLISH this is ENGLISH and nothing ENGLISH but ENGLISH it goes ENGLISH on"
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_foreign_lines_and_documents_go(tmp_path: Path) -> None:
+    good = [f"{line}\n{line} még egyszer" for line in sentences(40)]
+    mixed = f"{sentences(1, 7)[0]}\n{ENGLISH}\n{sentences(1, 8)[0]}"
+    (tmp_path / "t.txt").write_text("\n\n".join([*good, mixed, ENGLISH, "ENGLISH ok, 20 letters"]), encoding="utf-8")
+    artifact, said = prepare(tmp_path / "out", tmp_path / "t.txt", lang="hu", min_lang_probability=0.5)
+    texts = [document.text for document in documents(artifact.path, "all")]
+    assert mixed.replace(ENGLISH + "\n", "") in texts
+    assert ENGLISH not in "\n".join(texts)
+    assert "ENGLISH ok, 20 letters" in texts  # too short to be judged
+    assert artifact.facts["dropped"]["other-language"] == {"documents": 1, "bytes": len(ENGLISH)}
+    assert artifact.facts["dropped"]["foreign-lines"] == {"documents": 0, "bytes": len(ENGLISH) + 1}
+    assert set(artifact.facts["detected"]) == {"hu", "en"}
+    assert not any("does not look like" in sentence for sentence in said)
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_unknown_to_the_detector_keeps_everything(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join([*sentences(40), ENGLISH]), encoding="utf-8")
+    artifact, said = prepare(tmp_path / "out", tmp_path / "t.txt", lang="vep", min_lang_probability=0.5)
+    assert artifact.facts["documents"] + artifact.facts["held_out_documents"] == 41
+    assert artifact.facts["detector"] is None
+    assert any("does not know `vep`" in sentence for sentence in said)
+
+
+def test_no_detector_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langadapt.steps.prepare.find_model", lambda given: None)
+    (tmp_path / "t.txt").write_text("\n".join(sentences(40)), encoding="utf-8")
+    artifact, said = prepare(tmp_path / "out", tmp_path / "t.txt", lang="hu", min_lang_probability=0.5)
+    assert artifact.facts["documents"] + artifact.facts["held_out_documents"] == 40
+    assert any("--lid-model" in sentence for sentence in said)
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_mostly_another_language_warns(tmp_path: Path) -> None:
+    english = [f"{ENGLISH} {number}" for number in range(60)]
+    (tmp_path / "t.txt").write_text("\n".join([*sentences(20), *english]), encoding="utf-8")
+    _, said = prepare(tmp_path / "out", tmp_path / "t.txt", lang="hu", min_lang_probability=0.5)
+    assert any("does not look like `hu`; it looks like en" in sentence for sentence in said)
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_what_the_detector_cannot_tell_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeDetector, "judge", lambda self, text, limit=400: Verdict("pl", 0.1, 0.4))
+    (tmp_path / "t.txt").write_text("\n".join(sentences(40)), encoding="utf-8")
+    artifact, said = prepare(tmp_path / "out", tmp_path / "t.txt", lang="hu", min_lang_probability=0.5)
+    assert artifact.facts["documents"] + artifact.facts["held_out_documents"] == 40
+    assert artifact.facts["detected"] == {"unsure": 1.0}
+    assert any("unsure about 100%" in sentence for sentence in said)
+
+
+def test_siblings_are_one_set() -> None:
+    assert accepted_labels("nb") == accepted_labels("no") == {"no", "nb", "nn"}
+    assert {"sh", "sr", "hr", "bs"} <= accepted_labels("hr")
+    assert accepted_labels("hu") == {"hu"}
+
+
+def test_windows_cover_both_ends() -> None:
+    text = "".join(chr(0x4E00 + number) for number in range(5000))
+    found = windows(text)
+    assert len(found) == 5
+    assert found[0] == text[:400]
+    assert found[-1] == text[-400:]
+
+
+@pytest.mark.parametrize("size", [0, 3, 10, 100])
+def test_damaged_detector_is_refused_before_it_is_loaded(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "other.ftz"
+    path.write_bytes((b"\xba\x16\x4f\x2f\x0c\x00\x00\x00" + b"\x07" * 200)[:size])
+    with pytest.raises(DataError):
+        langid.try_in_child(path, seconds=5)
+    known = tmp_path / langid.KNOWN_NAME
+    known.write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match="damaged"):
+        langid.checked_digest(known)
+
+
+def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("given", "named", "cache/lid.176.ftz", "package/resources/lid.176.ftz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.setattr(langid, "_package_folder", lambda: tmp_path / "package" / "resources")
+    monkeypatch.setenv("LANGADAPT_CACHE", str(tmp_path / "none"))
+    monkeypatch.delenv("LANGADAPT_LID_MODEL", raising=False)
+    assert langid.find_model(None) == tmp_path / "package" / "resources" / "lid.176.ftz"
+    monkeypatch.setenv("LANGADAPT_CACHE", str(tmp_path / "cache"))
+    assert langid.find_model(None) == tmp_path / "cache" / "lid.176.ftz"
+    monkeypatch.setenv("LANGADAPT_LID_MODEL", str(tmp_path / "named"))
+    assert langid.find_model(None) == tmp_path / "named"
+    assert langid.find_model(tmp_path / "given") == tmp_path / "given"
