@@ -1,0 +1,62 @@
+"""What can be said of a model from its config and file headers alone: size, shape, dtype."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from langadapt.core.errors import DataError
+from langadapt.core.io import read_json_object
+from langadapt.model.weights import DTYPE_NAMES, TensorInfo, open_weights
+
+# Names of the head in the model families of transformers.
+_HEADS = ("lm_head.weight", "output.weight", "embed_out.weight")
+_ROWS_FIRST = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of config.json that describes the language model: `text_config` where there is one, else all."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) and "vocab_size" in inner else config
+
+
+def is_tied(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> bool:
+    """Are input table and head one matrix? As the config says; if it is silent, when no head is stored."""
+    for part in (config, text_config(config)):
+        if "tie_word_embeddings" in part:
+            return bool(part["tie_word_embeddings"])
+    return not any(name in tensors for name in _HEADS)
+
+
+def model_facts(folder: Path) -> dict[str, Any]:
+    """parameters, layers, hidden_size, rows, dtype, tied of a model folder, without loading it.
+
+    `parameters` counts a tied matrix once; `dtype` is the one that holds most values.
+    """
+    config = read_json_object(folder / "config.json")
+    text = text_config(config)
+    tensors = open_weights(folder).tensors
+    tied = is_tied(config, tensors)
+    counted = {name: info for name, info in tensors.items() if not (tied and name in _HEADS and len(tensors) > 1)}
+    by_dtype: dict[str, int] = {}
+    for info in counted.values():
+        by_dtype[info.dtype] = by_dtype.get(info.dtype, 0) + info.elements
+    if not by_dtype:
+        raise DataError(f"`{folder}` has weight files without tensors")
+    stored = max(sorted(by_dtype), key=lambda name: by_dtype[name])
+    table = _table(tensors)
+    width = text.get("hidden_size", text.get("n_embd", table.shape[1] if table else None))
+    return {
+        "parameters": sum(by_dtype.values()),
+        "layers": text.get("num_hidden_layers", text.get("n_layer")),
+        "hidden_size": width,
+        "rows": table.shape[0] if table else text.get("vocab_size"),
+        "dtype": DTYPE_NAMES.get(stored, stored),
+        "tied": tied,
+    }
+
+
+def _table(tensors: dict[str, TensorInfo]) -> TensorInfo | None:
+    for name, info in sorted(tensors.items()):
+        if name.endswith(_ROWS_FIRST) and len(info.shape) == 2:
+            return info
+    return None

@@ -1,0 +1,137 @@
+"""A model folder from another one: some tensors replaced, all others the same bytes.
+
+Files are written shard by shard; tensors that are not replaced are read lazily from the base and never pass through
+another dtype. Nothing is linked: a hard link to a user's weights would change with them.
+"""
+
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langadapt.core.errors import DataError, LangadaptError
+from langadapt.core.io import pretty_json, read_json_object, write_durably
+from langadapt.core.progress import Progress
+from langadapt.model.facts import text_config
+from langadapt.model.weights import INDEX, SINGLE, Weights, open_weights
+
+if TYPE_CHECKING:
+    import torch
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+_LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*")
+
+
+def write_model(
+    base_folder: Path,
+    out_folder: Path,
+    replace: "Mapping[str, torch.Tensor | Callable[[], torch.Tensor]]",
+    *,
+    config_updates: Mapping[str, Any] | None = None,
+    generation_updates: Mapping[str, Any] | None = None,
+    tokenizer_folder: Path | None = None,
+    resized: Collection[str] = (),
+    drop: Collection[str] = (),
+    progress: Progress | None = None,
+) -> None:
+    """Write a whole Hugging Face folder into `out_folder` (existing; its other files are left alone).
+
+    `replace` maps a tensor name, as in the base's files or with the model's prefix, to its values or to a function
+    that makes them when their shard is written; they are cast to the stored dtype. Only `resized` may change shape.
+    `config_updates` go into the text part of config.json; None in `generation_updates` removes a key. Tokenizer
+    files come from `tokenizer_folder`, else from the base. DataError: unknown name, wrong shape; LangadaptError:
+    values that are not finite.
+    """
+    weights = open_weights(base_folder)
+    named = {stored_name(weights, name): value for name, value in replace.items()}
+    sizes = 0
+    for shard in (progress or Progress()).track(
+        weights.shards, "writing model files", total=len(weights.shards), unit="files"
+    ):
+        sizes += _write_shard(weights, shard, out_folder / shard.name, named, set(resized), set(drop))
+    if weights.shards[0].name != SINGLE:
+        index = read_json_object(base_folder / INDEX)
+        index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name not in drop}
+        index["metadata"] = {**(index.get("metadata") or {}), "total_size": sizes}
+        write_durably(out_folder / INDEX, pretty_json(index))
+    _write_configs(base_folder, out_folder, config_updates or {}, generation_updates or {})
+    _copy_tokenizer(base_folder, tokenizer_folder or base_folder, out_folder)
+    for pattern in _LEGAL:
+        for path in sorted(base_folder.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(path, out_folder / path.name)
+
+
+def stored_name(weights: Weights, name: str) -> str:
+    """The name of a parameter in the files; older files leave out the first part (`transformer.`)."""
+    for candidate in (name, name.partition(".")[2]):
+        if candidate in weights.tensors:
+            return candidate
+    raise DataError(f"`{weights.folder}` has no tensor `{name}`")
+
+
+def _write_shard(
+    weights: Weights, shard: Path, out: Path, replace: Mapping[str, Any], resized: set[str], drop: set[str]
+) -> int:
+    """Write one file; returns the bytes of its tensors."""
+    from safetensors.torch import save_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    for name, info in weights.tensors.items():
+        if info.file != shard or name in drop:
+            continue
+        stored = weights.read(name)
+        tensors[name] = stored if name not in replace else _fitted(name, replace[name], stored, name in resized)
+    if not tensors:
+        raise DataError(f"`{shard}` would be empty")
+    save_file(tensors, out, metadata={"format": "pt"})
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _fitted(name: str, value: Any, stored: "torch.Tensor", resized: bool) -> "torch.Tensor":
+    import torch
+
+    tensor: torch.Tensor = value() if callable(value) else value
+    if tensor.shape != stored.shape and not resized:
+        raise DataError(f"`{name}` has shape {list(tensor.shape)}, the base model {list(stored.shape)}")
+    cast = tensor.detach().to(device="cpu", dtype=stored.dtype).contiguous()
+    if not bool(torch.isfinite(cast).all()):
+        raise LangadaptError(f"`{name}` holds values that {stored.dtype} cannot hold, or that are not numbers")
+    return cast
+
+
+def _write_configs(base: Path, out: Path, updates: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
+    config = read_json_object(base / "config.json")
+    # names a folder or hub id of whoever saved the model last; it says nothing about this one
+    config.pop("_name_or_path", None)
+    text_config(config).update(updates)
+    write_durably(out / "config.json", pretty_json(config))
+    path = base / "generation_config.json"
+    if path.is_file() or generation:
+        content = read_json_object(path) if path.is_file() else {}
+        content.update(generation)
+        kept = {key: value for key, value in content.items() if value is not None or key not in generation}
+        write_durably(out / "generation_config.json", pretty_json(kept))
+
+
+def _copy_tokenizer(base: Path, source: Path, out: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
+    template = "chat_template.jinja"
+    if (out / template).exists() or not (base / template).is_file():
+        return
+    settings = source / "tokenizer_config.json"
+    if not (settings.is_file() and read_json_object(settings).get("chat_template")):
+        # a tokenizer made elsewhere may have left the template behind; the model was tuned on it
+        shutil.copyfile(base / template, out / template)

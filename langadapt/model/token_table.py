@@ -1,0 +1,151 @@
+"""What every token id of a tokenizer stands for, in bytes; and how old tokens spell a given string of bytes.
+
+Tokens of two tokenizers are compared as (kind, bytes), never as the strings in the file: byte-level BPE writes `Ġ`
+for a space and two characters for one accented letter, other families write something else.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from langadapt.core.errors import DataError
+from langadapt.core.io import read_json_object
+from langadapt.model.bytes_alphabet import to_bytes, to_piece
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Gemma's file has 33 MB, the largest known to us 41 MB.
+MAX_TOKENIZER_BYTES = 256 * 1024 * 1024
+
+Kind = Literal["text", "special", "added", "hole"]
+_TEXT, _SPECIAL, _ADDED, _HOLE = range(4)
+_KINDS: tuple[Kind, ...] = ("text", "special", "added", "hole")
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """Tokens by id. `size` is the highest id plus one; an id that no token has is of kind `hole`."""
+
+    folder: Path
+    family: str
+    pieces: tuple[str | None, ...] = field(repr=False)
+    kinds: "np.ndarray[Any, np.dtype[np.uint8]]" = field(repr=False)
+    _model: "Tokenizer" = field(repr=False)
+
+    @classmethod
+    def from_folder(cls, path: Path) -> "TokenTable":
+        """Read `tokenizer.json`. DataError if it is missing, broken, of a family not supported, or has an id twice."""
+        file = path / "tokenizer.json"
+        if not file.is_file():
+            raise DataError(f"`{path}` has no tokenizer.json", hint="save the model together with its fast tokenizer")
+        content = read_json_object(file, max_bytes=MAX_TOKENIZER_BYTES)
+        family = family_of(content)
+        if family != "byte-bpe":
+            raise DataError(f"`{file}`: {family} tokenizers are not supported yet, only byte-level BPE")
+        return cls(path, family, *_tokens_by_id(content, file), _bare_model(content, file))
+
+    @property
+    def size(self) -> int:
+        """Highest id plus one: the least number of rows a table for this tokenizer needs."""
+        return len(self.pieces)
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of tokens that are marked special."""
+        return frozenset(np.flatnonzero(self.kinds == _SPECIAL).tolist())
+
+    def text_ids(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """Ids of tokens that come from the model's own vocabulary, ascending."""
+        return np.flatnonzero(self.kinds == _TEXT).astype(np.int64)
+
+    def piece(self, id: int) -> str:
+        """The string in tokenizer.json; DataError for a hole."""
+        piece = self.pieces[id] if 0 <= id < self.size else None
+        if piece is None:
+            raise DataError(f"the tokenizer of `{self.folder}` has no token {id}")
+        return piece
+
+    def kind_of(self, id: int) -> Kind:
+        """`text` (vocabulary of the model), `special`, `added` (matched before the model runs) or `hole`."""
+        return _KINDS[int(self.kinds[id])]
+
+    def bytes_of(self, id: int) -> bytes:
+        """The bytes a token stands for; they need not be whole UTF-8 characters."""
+        piece = self.piece(id)
+        return to_bytes(piece) if self.kinds[id] == _TEXT else piece.encode()
+
+    def spell(self, content: bytes) -> list[int]:
+        """Ids of text tokens whose bytes join to `content`; empty if there are none that do.
+
+        Only the model stage runs: no normaliser, pre-tokenizer, added tokens or leading-space rule, so no piece
+        appears that is not in the bytes.
+        """
+        if not content:
+            return []
+        ids: list[int] = self._model.encode(to_piece(content), add_special_tokens=False).ids
+        # a BPE without unknown token leaves out what it does not know and says nothing
+        return ids if b"".join(self.bytes_of(id) for id in ids) == content else []
+
+
+def family_of(content: dict[str, Any]) -> str:
+    """`byte-bpe`, `byte-fallback BPE`, `Unigram`, `WordPiece`, ...: from the parts of a tokenizer.json."""
+    model = content.get("model")
+    kind = model.get("type", "BPE" if "merges" in model else "unknown") if isinstance(model, dict) else "unknown"
+    if kind == "BPE" and isinstance(model, dict):
+        parts = [content.get("pre_tokenizer"), content.get("decoder")]
+        if any('"ByteLevel"' in json.dumps(part) for part in parts):
+            return "byte-bpe"
+        return "byte-fallback BPE" if model.get("byte_fallback") else "character-level BPE"
+    return str(kind)
+
+
+def _tokens_by_id(
+    content: dict[str, Any], file: Path
+) -> tuple[tuple[str | None, ...], "np.ndarray[Any, np.dtype[np.uint8]]"]:
+    found: dict[int, tuple[str, int]] = {}
+    vocabulary = content["model"].get("vocab")
+    if not isinstance(vocabulary, dict) or not vocabulary:
+        raise DataError(f"`{file}` has no vocabulary")
+    for piece, id in vocabulary.items():
+        if type(id) is not int or id < 0:
+            raise DataError(f"`{file}`: the id of `{piece}` is {id!r}, not a number from 0 upwards")
+        if id in found:
+            raise DataError(f"`{file}`: `{found[id][0]}` and `{piece}` have the same id {id}")
+        found[id] = (piece, _TEXT)
+    for entry in content.get("added_tokens") or ():
+        id, piece = entry["id"], entry["content"]
+        if id in found and found[id][0] != piece:
+            raise DataError(f"`{file}`: `{found[id][0]}` and `{piece}` have the same id {id}")
+        found[id] = (piece, _SPECIAL if entry.get("special") else _ADDED)
+    size = max(found) + 1
+    if size > 16 * len(found) + 1024:
+        raise DataError(f"`{file}` has {len(found):,} tokens, but ids up to {size - 1:,}")
+    pieces: list[str | None] = [None] * size
+    kinds = np.full(size, _HOLE, dtype=np.uint8)
+    for id, (piece, kind) in found.items():
+        pieces[id], kinds[id] = piece, kind
+        if kind == _TEXT:
+            to_bytes(piece)
+    return tuple(pieces), kinds
+
+
+def _bare_model(content: dict[str, Any], file: Path) -> "Tokenizer":
+    """The model stage alone, after checking what tokenizers would report with a bare Exception.
+
+    `ignore_merges` stays off: with it a token that stands in the vocabulary by string would spell itself.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+
+    vocabulary = content["model"]["vocab"]
+    merges = []
+    for entry in content["model"].get("merges") or ():
+        pair = tuple(entry.split(" ")) if isinstance(entry, str) else tuple(entry)
+        if len(pair) != 2 or not {pair[0], pair[1], pair[0] + pair[1]} <= vocabulary.keys():
+            raise DataError(f"`{file}`: the merge {entry!r} does not join two tokens of the vocabulary into a third")
+        merges.append(pair)
+    return Tokenizer(BPE(vocab=vocabulary, merges=merges))

@@ -1,0 +1,203 @@
+"""Give every new token a row in the embedding tables, and check the saved model"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from langadapt.core.artifact import Artifact, Output
+from langadapt.core.config import Flag, ModelInput, StepConfig, TokenizerInput, validate
+from langadapt.core.errors import ConfigError
+from langadapt.core.inputs import Input, Inputs
+from langadapt.core.registry import Method, load_method
+from langadapt.core.types import Estimate, Table
+from langadapt.core.units import show_bytes
+
+KIND = "model"
+SCHEMA = 1
+_BYTES_PER_VALUE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+# Python with torch and transformers loaded, before any weight.
+_PROGRAM_BYTES = 530_000_000
+
+
+class Config(StepConfig):
+    """What init-embeddings takes."""
+
+    model: ModelInput
+    """Base model: a folder, a .gguf file or a hub id."""
+
+    tokenizer: TokenizerInput
+    """Tokenizer artifact made by extend-vocab from this model, or any tokenizer folder that extends its vocabulary."""
+
+    method: Annotated[str, Flag()] = "position-weighted"
+    """How rows of new tokens are made; see `langadapt list methods`."""
+
+    method_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the method, e.g. `method_options.skip_bare_space=false`."""
+
+    head_method: str | None = None
+    """Another method for the head of a model whose head is a table of its own; the same method if not given."""
+
+    pad_to_multiple_of: Annotated[int, Field(ge=1)] | None = None
+    """Round the number of rows up to a multiple of this; 64 or 128 is faster on some accelerators."""
+
+
+def run(config: Config, out: Output) -> Artifact:
+    """Build the rows, write the model folder, check what was written."""
+    from langadapt.embed.assemble import assemble, layout
+    from langadapt.embed.checks import check_saved
+    from langadapt.embed.rowmap import InitInputs, save_maps
+    from langadapt.model.facts import model_facts
+    from langadapt.model.matching import match
+    from langadapt.model.tables import check_values, open_tables
+    from langadapt.model.token_table import TokenTable
+
+    given, tokenizer = _one(out.inputs, "model"), _one(out.inputs, "tokenizer")
+    methods = _methods(config)
+    tables = open_tables(given.path)
+    check_values(tables)
+    if config.head_method is not None and tables.tied:
+        raise ConfigError(
+            f"`head_method` has no use: `{given.given}` has one table for input and head",
+            hint="leave it out, or give the method in `method`",
+        )
+    tokens = match(tables.tokens, TokenTable.from_folder(tokenizer.path), base_rows=tables.rows)
+    if not tokens.new_tokens:
+        out.progress.warn("the tokenizer has no new tokens: the model is copied as it is")
+    maps = {}
+    for table in ("input",) if tables.tied else ("input", "head"):
+        inputs = InitInputs(
+            base=tables.tokens,
+            new_tokens=tokens.new_tokens,
+            old_rows=tables.rows,
+            population=tables.tokens.text_ids(),
+            role="tied" if tables.tied else "input" if table == "input" else "head",
+            seed=config.seed,
+        )
+        method, options = methods[table]
+        maps[table] = method(inputs, options)
+    plan = layout(tokens, config.pad_to_multiple_of)
+    assemble(tables, plan, maps, tokenizer.path, out.folder, progress=out.progress)
+    save_maps(maps, out.folder)
+    found = check_saved(tables, out.folder, plan, maps, out.progress)
+    if found.duplicate_rows and config.method != "mean":
+        out.progress.note(f"{found.duplicate_rows} new tokens share their row with another until training parts them")
+    unspelled = sum(not note["pieces"] for note in maps["input"].provenance)
+    if unspelled and config.method not in ("mean", "random"):
+        out.progress.warn(f"{unspelled} new tokens have no old pieces; they got the mean row (see provenance.jsonl)")
+    facts = {
+        **model_facts(out.folder),
+        "method": config.method,
+        "head_method": config.head_method or config.method,
+        "base_digest": given.digest,
+        "old_rows": plan.old_rows,
+        "added": len(plan.new_ids),
+        "padding_rows": len(plan.padding),
+        "duplicate_rows": found.duplicate_rows,
+        "without_pieces": unspelled,
+        "head_mass_nats_mean": found.head_mass_mean,
+        "head_mass_nats_highest": found.head_mass_highest,
+        "checks": len(found.checks),
+    }
+    return out.commit(facts)
+
+
+def _methods(config: Config) -> dict[str, tuple[Method, Any]]:
+    """Method and options per table. With two methods, the options belong to the first."""
+    method = load_method("embed", config.method)
+    options = validate(method.options, config.method_options, what=f"options of `{method.name}`")
+    chosen = {"input": (method, options), "head": (method, options)}
+    if config.head_method is not None and config.head_method != config.method:
+        head = load_method("embed", config.head_method)
+        chosen["head"] = (head, head.options())
+    return chosen
+
+
+def _one(inputs: Mapping[str, Any], name: str) -> Input:
+    value = inputs[name]
+    if not isinstance(value, Input):
+        raise ConfigError(f"`{name}` is missing")
+    return value
+
+
+def estimate(config: Config, inputs: Inputs) -> Estimate:
+    """Size of the new model from the headers of the base and the number of new tokens."""
+    _methods(config)
+    model, tokenizer = _one(inputs, "model"), _one(inputs, "tokenizer")
+    base = _model_facts(model)
+    added = _added(model, tokenizer)
+    if "parameters" not in base or added is None:
+        return Estimate(facts={"method": config.method})
+    rows = max(int(base["rows"]), _size(model.path, base) + added)
+    step = config.pad_to_multiple_of or 1
+    rows = -(-rows // step) * step
+    tables = 1 if base["tied"] else 2
+    parameters = int(base["parameters"]) + (rows - int(base["rows"])) * int(base["hidden_size"]) * tables
+    width = _BYTES_PER_VALUE.get(str(base["dtype"]), 4)
+    weights = parameters * width
+    head = rows * int(base["hidden_size"]) * 4
+    keys = ("layers", "hidden_size", "tied", "dtype")
+    facts = {key: base.get(key) for key in keys} | {
+        "parameters": parameters,
+        "rows": rows,
+        "old_rows": int(base["rows"]),
+        "added": added,
+        "method": config.method,
+    }
+    return Estimate(
+        # program start, the two loads, writing and hashing; see docs/init-embeddings.md
+        seconds=9 + 9 * weights / 1e9 + added / 20_000,
+        memory_bytes=_PROGRAM_BYTES + weights + head,
+        disk_bytes=weights + 25_000_000,
+        facts=facts,
+        rows=(
+            ("method", config.method),
+            ("rows", f"{int(base['rows']):,} -> {rows:,}"),
+            ("parameters", f"{parameters:,}"),
+            ("model files", show_bytes(weights)),
+        ),
+    )
+
+
+def _model_facts(model: Input) -> Mapping[str, Any]:
+    if "parameters" in model.facts or not model.exists:
+        return model.facts
+    from langadapt.model.facts import model_facts
+
+    return model_facts(model.path)
+
+
+def _size(folder: Path, base: Mapping[str, Any]) -> int:
+    """Ids of the base tokenizer; its rows while the model does not exist."""
+    if not (folder / "tokenizer.json").is_file():
+        return int(base["rows"])
+    from langadapt.model.token_table import TokenTable
+
+    return TokenTable.from_folder(folder).size
+
+
+def _added(model: Input, tokenizer: Input) -> int | None:
+    if "added" in tokenizer.facts:
+        return int(tokenizer.facts["added"])
+    if not (tokenizer.exists and model.exists):
+        return None
+    from langadapt.model.token_table import TokenTable
+
+    return max(0, TokenTable.from_folder(tokenizer.path).size - TokenTable.from_folder(model.path).size)
+
+
+def table(artifact: Artifact) -> Table:
+    """What a person wants to see after the step."""
+    facts = artifact.facts
+    rows = (
+        ("method", str(facts["method"])),
+        ("rows", f"{facts['old_rows']:,} -> {facts['rows']:,}"),
+        ("new tokens", f"{facts['added']:,}"),
+        ("tokens without old pieces", f"{facts['without_pieces']:,}"),
+        ("tokens that share a row", f"{facts['duplicate_rows']:,}"),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("nats a token moved from old text to new rows", f"{facts['head_mass_nats_mean']:.4f}"),
+    )
+    note = f"{facts['checks']} checks on the saved files passed or are explained in {artifact.path / 'checks.json'}"
+    return Table("New rows", ("", "value"), rows, (note,))
