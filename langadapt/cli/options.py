@@ -1,0 +1,52 @@
+"""Options that every command has, declared once: `--json -q -v --debug --no-color`."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from langadapt.cli.output import screen
+
+PANEL = "Output"
+
+
+def switch(*names: str, help: str, panel: str, **more: Any) -> Any:
+    """A flag without a value."""
+    return typer.Option(*names, help=help, metavar="", show_default=False, rich_help_panel=panel, **more)
+
+
+SHARED: dict[str, Any] = {
+    "json": Annotated[bool, switch("--json", help="Print one JSON object on stdout.", panel=PANEL)],
+    "quiet": Annotated[bool, switch("--quiet", "-q", help="No progress and no notes.", panel=PANEL)],
+    "verbose": Annotated[int, switch("--verbose", "-v", count=True, help="Say more on stderr.", panel=PANEL)],
+    "debug": Annotated[bool, switch("--debug", help="Show the traceback of an error.", panel=PANEL)],
+    "no_color": Annotated[bool, switch("--no-color", help="No colours; `NO_COLOR` does the same.", panel=PANEL)],
+}
+
+
+def shared(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the shared options; its own body sees their effect in `output.screen` only."""
+    own = list(inspect.signature(function, eval_str=True).parameters.values())
+    extra = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=0 if name == "verbose" else False, annotation=kind
+        )
+        for name, kind in SHARED.items()
+    ]
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        screen.json = given.pop("json")
+        screen.quiet = given.pop("quiet")
+        screen.verbose = given.pop("verbose")
+        screen.debug = given.pop("debug")
+        screen.color = not given.pop("no_color")
+        function(**given)
+
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + extra
+    command.__dict__["__signature__"] = inspect.Signature(parameters)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__dict__.pop("__wrapped__", None)
+    return command

@@ -1,0 +1,166 @@
+"""Write docs/cli.md from the declarations of verbs and commands; with --check only compare (exit 1 if it is stale)."""
+
+import argparse
+import difflib
+import inspect
+import sys
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from langadapt.cli import app as program
+from langadapt.cli.bind import OWN, register_verb
+from langadapt.cli.flags import bindings, show_default
+from langadapt.cli.options import SHARED
+from langadapt.core import listing
+from langadapt.core.verb import Verb, load
+
+PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+
+HEAD = """# Command line
+
+<!-- made by tools/make_docs.py from the declarations; do not edit -->
+
+`langadapt VERB INPUT... --out DIR [options]`. Every verb reads artifacts or plain files and writes one artifact, a
+folder. In a folder with a `langadapt.yaml` (made by `langadapt init`) a verb without inputs runs the recipe up to the
+step that uses it.
+
+- stdout carries the result only: a table on a terminal, the path of the artifact in a pipe, one JSON object with
+  `--json`. Everything else goes to stderr.
+- A value comes from, in this order: a flag, `-o key=value`, the file given with `-c`, the default. `--print-config`
+  shows where each came from.
+- Running the same command again: complete means "up to date", unfinished means it goes on, different settings mean it
+  is refused (exit 4).
+- Counts may be written `8k` (8,000) or `8Ki` (8,192), bytes `2MB` or `1GiB`, times `90s`, `15min` or `8h`. Languages
+  are BCP 47 or ISO 639 codes: `hu`, `hun`, `hun_Latn`.
+- `-` among the inputs of `prepare` reads text from stdin.
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+"""
+
+
+def page() -> str:
+    """The whole page; the same bytes for the same declarations."""
+    lines = [HEAD.rstrip("\n")]
+    lines += ["| {} | {} |".format(*text.partition(" ")[::2]) for text in program.EXIT_CODES]
+    lines += ["", "## Options of every command", "", *_table(_rows(SHARED)), ""]
+    lines += ["## Options of every verb", "", *_table(_rows(OWN)), "", "# Verbs", ""]
+    for name in listing.verb_names():
+        lines += _verb(load(name))
+    lines += ["# Commands", ""]
+    for name in listing.command_names():
+        lines += _command(name)
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _verb(verb: Verb) -> list[str]:
+    app = typer.Typer()
+    register_verb(app, verb.name)
+    info = app.registered_commands[0]
+    bound = bindings(verb.config)
+    usage = " ".join(
+        ["langadapt", verb.name, *(item.label for item in bound if item.positional), "--out DIR [options]"]
+    )
+    lines = [f"## {verb.name}", "", *_text(verb.module.__doc__), f"    {usage}", ""]
+    lines += [f"Makes: a `{verb.kind}` artifact.", ""]
+    examples = getattr(verb.module, "EXAMPLES", ())
+    if examples:
+        lines += ["```console", *examples, "```", ""]
+    own = {name: value for name, value in _annotations(info.callback).items() if name not in SHARED | OWN}
+    lines += [*_table(_rows(own)), ""]
+    flags = {item.name for item in bound}
+    rest = [(name, field) for name, field in verb.config.model_fields.items() if name not in flags]
+    if rest:
+        lines += ["Set with `-o`:", "", "| key | default | what it does |", "|---|---|---|"]
+        for name, field in rest:
+            default = "required" if field.is_required() else show_default(field.get_default(call_default_factory=True))
+            lines.append(f"| `{name}` | {_cell(default)} | {_cell(field.description or '')} |")
+        lines.append("")
+    return lines
+
+
+def _command(name: str) -> list[str]:
+    app = typer.Typer()
+    program.register_command(app, name)
+    info = app.registered_commands[0]
+    own = {key: value for key, value in _annotations(info.callback).items() if key not in SHARED}
+    words = [
+        _name(key, _info(value)) for key, value in own.items() if isinstance(_info(value), typer.models.ArgumentInfo)
+    ]
+    options = ["[options]"]
+    lines = [f"## {name}", "", *_text(info.help), f"    {' '.join(['langadapt', name, *words, *options])}", ""]
+    rows = _rows(own)
+    return lines + ([*_table(rows), ""] if rows else [])
+
+
+def _annotations(function: Any) -> dict[str, Any]:
+    return {name: item.annotation for name, item in inspect.signature(function).parameters.items()}
+
+
+def _info(annotation: Any) -> Any:
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[1]
+    raise TypeError(f"{annotation} has no typer.Option or typer.Argument")
+
+
+def _rows(annotations: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for name, annotation in annotations.items():
+        info = _info(annotation)
+        shown = _name(name, info)
+        if isinstance(info, typer.models.OptionInfo) and info.metavar:
+            shown += f" {info.metavar}"
+        rows.append((shown, (info.help or "").replace("\\[", "[")))
+    return rows
+
+
+def _name(name: str, info: Any) -> str:
+    if isinstance(info, typer.models.ArgumentInfo):
+        return info.metavar or name.upper()
+    declared = [str(text) for text in ([info.default] if isinstance(info.default, str) else [])]
+    names = declared + [str(text) for text in info.param_decls or ()]
+    return ", ".join(names) or f"--{name.replace('_', '-')}"
+
+
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    return ["| | |", "|---|---|", *(f"| `{_cell(name)}` | {_cell(text)} |" for name, text in rows)]
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _text(text: str | None) -> list[str]:
+    lines: list[str] = []
+    for paragraph in (text or "").strip().split("\n\n"):
+        lines += [" ".join(paragraph.split()), ""]
+    return lines
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit 1 if docs/cli.md is not what would be written")
+    check = parser.parse_args().check
+    new = page()
+    old = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+    if not check:
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(new, encoding="utf-8", newline="\n")
+        return 0
+    if new == old:
+        return 0
+    print("docs/cli.md is stale; run: python tools/make_docs.py", file=sys.stderr)
+    for line in list(difflib.unified_diff(old.splitlines(), new.splitlines(), "docs/cli.md", "declared", lineterm=""))[
+        :40
+    ]:
+        print(line, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
