@@ -1,0 +1,393 @@
+"""Score base and adapted model on the same held-out bytes, with intervals, a null line and a verdict.
+
+Bits per byte by segment, paired bootstrap, tokenizer figures and greedy continuations.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from langadapt.core.artifact import Artifact, Output
+from langadapt.core.config import Flag, ModelInput, Reads, StepConfig
+from langadapt.core.errors import ConfigError
+from langadapt.core.inputs import Input, Inputs
+from langadapt.core.io import pretty_json, write_durably, write_json_lines
+from langadapt.core.types import Document, Estimate, Table
+from langadapt.core.units import Bytes, show_bytes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from langadapt.evaluate.partial import Partial
+    from langadapt.evaluate.segments import ScoringSet
+
+KIND = "scores"
+SCHEMA = 1
+
+ROLES = ("base", "adapted", "control")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+# Tokenizer figures settle to three digits on 200 kB of text and cost a second there.
+TOKENIZER_BYTES = 200_000
+SPLIT_SAMPLES = 3
+
+
+class Config(StepConfig):
+    base: ModelInput
+    """The model before: a folder, a .gguf file or a hub id."""
+    adapted: ModelInput
+    """The model after."""
+    sets: dict[str, Annotated[str, Reads(("corpus",), plain=True, flag_only=True)]]
+    """Held-out text to score on, NAME=FOLDER each: corpora made by prepare, or plain text."""
+    control: Annotated[str, Reads(("model",), True, "langadapt.model.load:resolve", True)] | None = None
+    """A third model to compare the adapted one with, such as one trained alike without the new vocabulary."""
+    set_bytes: Annotated[Bytes, Flag()] = 30_000
+    """Bytes of text scored per set, in at least 50 segments where the set has them."""
+    segment_bytes: Bytes = 600
+    """Longest segment; segments are what the bootstrap resamples."""
+    context_bytes: Bytes = 1200
+    """Most bytes of preceding text that a segment may see."""
+    continuations: Annotated[int, Field(ge=0, le=100)] = 4
+    """Prompts of the target language that every model continues."""
+    document_separator: str = "auto"
+    """Token before each document: `auto` takes the one the adapted model was trained with, else measures."""
+    compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
+    """Precision of the forward pass: `auto` is bf16 on a CPU or GPU with bf16 units, else fp32; same for all models."""
+    bootstrap_samples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    """Replicates of the paired bootstrap."""
+
+
+def run(config: Config, out: Output) -> Artifact:
+    """Score one model after the other, each set once, then compare."""
+    from langadapt.evaluate.partial import Partial
+    from langadapt.evaluate.segments import MIN_SEGMENTS, WANTED_SEGMENTS
+    from langadapt.evaluate.summary import headline, paired_continuations
+    from langadapt.evaluate.verdict import add_sentences
+    from langadapt.model.compute import resolve_compute
+
+    _check(config)
+    chosen = {name: _choose(config, name, source) for name, source in out.inputs["sets"].items()}
+    langs = {name: _lang(name, source) for name, source in out.inputs["sets"].items()}
+    target = str(out.inputs["adapted"].facts.get("lang") or next(iter(langs.values())))
+    compute = resolve_compute(config.compute)
+    separator = _separator(config, out, langs, target)
+    partial = Partial(out.partial)
+    warnings = [
+        f"set `{name}` has {len(found.segments)} segments only: "
+        + ("too few for an interval" if len(found.segments) < MIN_SEGMENTS else "intervals will be wide")
+        for name, found in chosen.items()
+        if len(found.segments) < WANTED_SEGMENTS
+    ]
+    prompts_from = next((name for name, lang in langs.items() if lang == target), next(iter(langs)))
+    models = {}
+    for role in _roles(out):
+        models[role] = _score_model(config, out, role, chosen, separator, compute, partial, prompts_from)
+        warnings += models[role].pop("warnings")
+    compared = _compare(config, out, chosen, langs, target, partial, models)
+    continuations = paired_continuations(partial, list(models), prompts_from)
+    samples = _tokenizer_figures(out, compared, langs, target)
+    add_sentences(compared)
+    for text in warnings:
+        out.progress.warn(text)
+    write_json_lines(out.folder / "samples.jsonl", [*samples, *continuations])
+    settings = {
+        "document_separator": separator,
+        "compute": compute,
+        "set_bytes": config.set_bytes,
+        "segment_bytes": config.segment_bytes,
+        "context_bytes": config.context_bytes,
+        "bootstrap_samples": config.bootstrap_samples,
+        "wanted_segments": WANTED_SEGMENTS,
+        "interval": 0.95,
+    }
+    summary = {"languages": compared, "models": models, "target": target, "continuations": continuations}
+    summary |= {"settings": settings, "warnings": warnings}
+    write_durably(out.folder / "summary.json", pretty_json(summary))
+    return out.commit({"target": target, "settings": settings, "headline": headline(compared), "warnings": warnings})
+
+
+def _compare(
+    config: Config,
+    out: Output,
+    chosen: dict[str, "ScoringSet"],
+    langs: dict[str, str],
+    target: str,
+    partial: "Partial",
+    models: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Write segments.jsonl and scores.jsonl; return the sets of each language with their figures."""
+    from langadapt.evaluate.summary import SetScores, score_lines, segment_lines, summarise_set
+
+    languages: dict[str, Any] = {}
+    segments: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
+    for name, found in chosen.items():
+        rows = {role: partial.load_rows(role, name) for role in models}
+        scores = SetScores(name, langs[name], found, rows, {role: models[role]["rows"] for role in models})
+        entry = summarise_set(scores, samples=config.bootstrap_samples, seed=config.seed)
+        segments += segment_lines(scores)
+        lines += score_lines(langs[name], name, entry)
+        role = "target" if langs[name] == target else "source"
+        languages.setdefault(langs[name], {"role": role, "sets": {}})["sets"][name] = entry
+    write_json_lines(out.folder / "segments.jsonl", segments)
+    write_json_lines(out.folder / "scores.jsonl", lines)
+    return languages
+
+
+def _check(config: Config) -> None:
+    if not config.sets:
+        raise ConfigError("`evaluate` needs held-out text", hint="name it: --set hu=FOLDER")
+    for name in config.sets:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"`{name}` cannot name a set: use letters, digits, `-` and `_`")
+    if min(config.set_bytes, config.segment_bytes) < 50 or config.context_bytes < 0:
+        raise ConfigError("`set_bytes` and `segment_bytes` must be at least 50, `context_bytes` at least 0")
+
+
+def _roles(out: Output) -> list[str]:
+    return [role for role in ROLES if out.inputs[role] is not None]
+
+
+def _lang(name: str, source: Input) -> str:
+    """What the corpus declares, else the set's name if it is a language code, else `und`."""
+    from langadapt.core.languages import normalise
+
+    declared = source.facts.get("lang")
+    if declared:
+        return str(declared)
+    try:
+        return normalise(name.replace("_", "-").split("-")[0])
+    except ConfigError:
+        return "und"
+
+
+def _documents(source: Input) -> Iterator[Document]:
+    from langadapt.corpus.store import documents
+
+    return documents(source.path, "held-out")
+
+
+def _choose(config: Config, name: str, source: Input) -> "ScoringSet":
+    from langadapt.evaluate.segments import choose_segments
+
+    return choose_segments(
+        _documents(source),
+        set_bytes=config.set_bytes,
+        segment_bytes=config.segment_bytes,
+        seed=config.seed,
+        name=name,
+    )
+
+
+def _separator(config: Config, out: Output, langs: dict[str, str], target: str) -> str:
+    """The token before each document, as text: the same for all models."""
+    from langadapt.mixture.passages import passages
+    from langadapt.mixture.separator import PASSAGE_BYTES, TOTAL_BYTES, score_separators
+    from langadapt.model.load import load_tokenizer
+    from langadapt.model.separator import candidates
+
+    base, adapted = out.inputs["base"], out.inputs["adapted"]
+    if config.document_separator != "auto":
+        return config.document_separator
+    trained = adapted.facts.get("document_separator")
+    if isinstance(trained, int):
+        return str(load_tokenizer(adapted.path).convert_ids_to_tokens(trained))
+    tokenizer = load_tokenizer(base.path)
+    known = candidates(tokenizer)
+    if not known:
+        raise ConfigError(
+            "the base tokenizer names no token that could stand before a document",
+            hint="say which: -o document_separator=TOKEN",
+        )
+    if len(known) == 1:
+        return next(iter(known))
+    names = [name for name, lang in langs.items() if lang != target] or list(langs)
+    found = []
+    for name in names:
+        found += passages(_documents(out.inputs["sets"][name]), TOTAL_BYTES // len(names), PASSAGE_BYTES)
+    values = score_separators(base.path, tokenizer, known, found, out.progress)
+    best = min(values, key=lambda token: values[token])
+    shown = ", ".join(f"{token} {value:.3f}" for token, value in values.items())
+    out.progress.note(f"document separator: {best} (bits per byte with the base model: {shown})")
+    return best
+
+
+def _score_model(
+    config: Config,
+    out: Output,
+    role: str,
+    chosen: dict[str, "ScoringSet"],
+    separator: str,
+    compute: Literal["fp32", "bf16"],
+    partial: "Partial",
+    prompts_from: str,
+) -> dict[str, Any]:
+    """Score one model on every set that is not finished yet, and let it go."""
+    from langadapt.evaluate.continuations import choose_prompts, continue_text
+    from langadapt.evaluate.partial import to_rows
+    from langadapt.model.facts import model_facts
+    from langadapt.model.load import load_model, load_tokenizer
+    from langadapt.model.score import score_texts
+
+    source = out.inputs[role]
+    tokenizer = load_tokenizer(source.path)
+    prefix = _prefix_id(tokenizer, separator, role)
+    model: PreTrainedModel | None = None
+    for name, found in chosen.items():
+        if partial.has("scores", role, name):
+            continue
+        model = model or load_model(source.path)
+        texts = found.scored_texts(config.context_bytes)
+        bar = out.progress.start(f"score {role} on {name}", total=found.bytes, unit="bytes")
+        scores = score_texts(model, tokenizer, texts, prefix_id=prefix, compute=compute, progress=bar)
+        bar.finish()
+        partial.save("changed", role, name, [{"bytes": sum(score.changed_bytes for score in scores)}])
+        partial.save_rows(role, name, to_rows(found, scores))
+    if not partial.has("continuations", role, prompts_from):
+        held_out = _documents(out.inputs["sets"][prompts_from])
+        prompts = choose_prompts(held_out, config.continuations, seed=config.seed, name=prompts_from)
+        lines = []
+        for prompt in out.progress.track(prompts, f"continue with {role}", total=len(prompts), unit="prompts"):
+            model = model or load_model(source.path)
+            text = continue_text(model, tokenizer, prompt.text, prefix_id=prefix)
+            lines.append({"document": prompt.document, "prompt": prompt.text, "actual": prompt.actual, "text": text})
+        partial.save("continuations", role, prompts_from, lines)
+    facts = model_facts(source.path)
+    record = {
+        "digest": source.digest,
+        "parameters": facts["parameters"],
+        "rows": facts["rows"],
+        "dtype": facts["dtype"],
+    }
+    return record | {"warnings": list(_text_warnings(partial, role, chosen))}
+
+
+def _prefix_id(tokenizer: "PreTrainedTokenizerBase", separator: str, role: str) -> int:
+    vocabulary = tokenizer.get_vocab()
+    if separator not in vocabulary:
+        raise ConfigError(
+            f"the {role} model has no token `{separator}` to put before documents",
+            hint="say which token all models share: -o document_separator=TOKEN",
+        )
+    return int(vocabulary[separator])
+
+
+def _text_warnings(partial: "Partial", role: str, chosen: dict[str, "ScoringSet"]) -> Iterator[str]:
+    for name, found in chosen.items():
+        hidden = sum(row.unknown_bytes for row in partial.load_rows(role, name))
+        if hidden:
+            yield f"the {role} tokenizer hides {hidden:,} bytes of set `{name}` behind unknown tokens (8 bits each)"
+        whole = sum(len(text.encode()) for text in found.texts.values())
+        changed = partial.load("changed", role, name)[0]["bytes"]
+        if changed:
+            share = f"{changed / whole:.2%} of the bytes of set `{name}`"
+            yield f"the {role} tokenizer changes {share} before it reads them"
+
+
+def _tokenizer_figures(
+    out: Output, languages: dict[str, Any], langs: dict[str, str], target: str
+) -> list[dict[str, Any]]:
+    """Add tokens per word, bytes per token and the share of unchanged lines; return sample sentences, split."""
+    from langadapt.evaluate.splits import first_sentence, split_for_display
+    from langadapt.model.load import load_tokenizer
+    from langadapt.vocab.metrics import bytes_per_token, same_ids_share, tokens_per_word
+
+    tokenizers = {role: load_tokenizer(out.inputs[role].path) for role in ("base", "adapted")}
+    samples = []
+    for lang, language in languages.items():
+        texts: list[str] = []
+        for name in language["sets"]:
+            texts += _some_texts(out.inputs["sets"][name])
+        for key, measure in (
+            ("tokens_per_word", tokens_per_word),
+            ("bytes_per_token", bytes_per_token),
+        ):
+            language[key] = {role: _figure(measure(tokenizer, texts)) for role, tokenizer in tokenizers.items()}
+        if lang != target:
+            lines = [line for text in texts for line in text.splitlines() if line.strip()]
+            share = same_ids_share(tokenizers["base"], tokenizers["adapted"], lines)
+            language["held_out_lines_same_ids"] = _figure(share)
+        sentences = [first_sentence(text) for text in texts]
+        good = [sentence for sentence in sentences if len(sentence) >= 30][: SPLIT_SAMPLES if lang == target else 1]
+        for sentence in good:
+            parts = {role: split_for_display(tokenizer, sentence) for role, tokenizer in tokenizers.items()}
+            samples.append({"kind": "split", "lang": lang, "text": sentence, **parts})
+    return samples
+
+
+def _figure(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 6)
+
+
+def _some_texts(source: Input) -> list[str]:
+    texts, size = [], 0
+    for document in _documents(source):
+        if size >= TOKENIZER_BYTES:
+            break
+        texts.append(document.text)
+        size += len(document.text.encode())
+    return texts
+
+
+def estimate(config: Config, inputs: Inputs) -> Estimate:
+    """Seconds from the bytes of all windows and a measured rate of this machine; memory of one model at a time."""
+    from langadapt.evaluate import price
+    from langadapt.model.compute import matrix_rate, resolve_compute
+
+    _check(config)
+    compute = resolve_compute(config.compute)
+    sets = inputs["sets"]
+    read = {}
+    for name, source in sets.items() if isinstance(sets, dict) else ():
+        if source.exists:
+            read[name] = price.window_bytes(_choose(config, name, source), config.context_bytes)
+        else:
+            limit = int(source.facts.get("held_out_bytes", config.set_bytes))
+            read[name] = round(min(config.set_bytes, limit) * price.UNSEEN_CONTEXT)
+    seconds, memory, problems = 0.0, 0, []
+    rate = matrix_rate(compute)
+    for model in (inputs.get(role) for role in ROLES):
+        if not isinstance(model, Input):
+            continue
+        cost = price.model_cost(_model_size(model), _bytes_per_token(model, sets), sum(read.values()), compute, rate)
+        seconds += cost.seconds + price.continuation_seconds(_model_size(model), config.continuations)
+        memory = max(memory, cost.memory_bytes)
+    if not read:
+        problems.append("no set of held-out text is known yet")
+    rows = tuple((name, f"{show_bytes(size)} of text with its context, for each model") for name, size in read.items())
+    rows += (("compute", compute),)
+    return Estimate(seconds, memory, 2_000_000, {}, rows, tuple(problems))
+
+
+def _model_size(source: Input) -> tuple[int, int]:
+    from langadapt.model.facts import model_facts
+
+    facts = model_facts(source.path) if source.exists else source.facts
+    return int(facts.get("parameters") or 0), int(facts.get("rows") or 0)
+
+
+def _bytes_per_token(source: Input, sets: Any) -> float:
+    """Measured on a few documents where model and text exist; 3 bytes a token else."""
+    from langadapt.model.load import load_tokenizer
+    from langadapt.model.spans import spans
+
+    texts = [
+        document.text[:2000]
+        for item in (sets.values() if isinstance(sets, dict) else ())
+        if item.exists
+        for document in islice(_documents(item), 10)
+    ]
+    if not source.exists or not texts:
+        return 3.0
+    tokenizer = load_tokenizer(source.path)
+    return sum(len(text.encode()) for text in texts) / sum(len(spans(tokenizer, text).ids) for text in texts)
+
+
+def table(artifact: Artifact) -> Table:
+    """Base against adapted, one row a set; the verdict sentences below."""
+    from langadapt.core.io import read_json_object
+    from langadapt.evaluate.table import summary_table
+
+    return summary_table(read_json_object(artifact.file("summary.json")))
