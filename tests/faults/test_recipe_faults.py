@@ -1,0 +1,130 @@
+"""Kill the runner, signal it, run it twice at once: nothing is done twice, nothing is left running."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from langadapt.core.artifact import is_artifact
+from tests.fixtures.toys import ROOT
+
+RECIPE = (
+    "vars: {act: null}\nsteps:\n  one: {use: note, text: a.txt, act: '${act}'}\n  two: {use: join, parts: {x: one}}\n"
+)
+
+
+@pytest.fixture
+def start(tmp_path: Path):  # type: ignore[no-untyped-def]
+    (tmp_path / "a.txt").write_text("aaa")
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    running: list[subprocess.Popen[str]] = []
+
+    def launch(*settings: str, group: bool = False) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.fixtures.toys", "run", "r.yaml", "out", *settings]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, start_new_session=group,
+        )  # fmt: skip
+        running.append(process)
+        return process
+
+    yield launch
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def step_process(folder: Path, seconds: float = 20) -> int:
+    """Process id of the step that is running, once it is at work."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for marker in folder.glob("out/steps/one-*.partial/marker"):
+            if text := marker.read_text():
+                return int(text)
+        time.sleep(0.02)
+    raise AssertionError("the step did not start")
+
+
+def gone(process: int, seconds: float = 5) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_gives_75_and_the_same_command_goes_on(start, tmp_path: Path, number: int) -> None:  # type: ignore[no-untyped-def]
+    first = start("act=wait")
+    child = step_process(tmp_path)
+    first.send_signal(number)
+    _, told = first.communicate(timeout=20)
+    assert first.returncode == 75, told
+    assert "Interrupted" in told and signal.Signals(number).name in told and "run the same command" in told
+    assert gone(child)
+    second = start("act=wait")
+    out, told = second.communicate(timeout=20)
+    assert (second.returncode, out) == (0, "one=continue two=new"), told
+
+
+def test_a_signal_to_all_processes_counts_once(start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """As Slurm does it: the step gets the signal from the scheduler and from the runner."""
+    first = start("act=wait")
+    child = step_process(tmp_path)
+    os.kill(child, signal.SIGTERM)
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=20)
+    assert first.returncode == 75
+
+
+def test_kill_9_of_the_runner_takes_the_step_with_it(start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    first = start("act=wait")
+    child = step_process(tmp_path)
+    first.kill()
+    first.wait()
+    assert gone(child), "an orphan would hold the lock and go on"
+    second = start("act=wait")
+    out, told = second.communicate(timeout=20)
+    assert (second.returncode, out) == (0, "one=continue two=new"), told
+
+
+def test_kill_9_of_the_step_is_an_error_and_the_same_command_goes_on(start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    first = start("act=wait")
+    os.kill(step_process(tmp_path), signal.SIGKILL)
+    _, told = first.communicate(timeout=20)
+    assert first.returncode == 5 and "killed" in told
+    second = start("act=wait")
+    assert second.communicate(timeout=20)[0] == "one=continue two=new"
+
+
+def test_two_runs_at_once_share_the_work(start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    first = start("act=slow")
+    step_process(tmp_path)
+    second = start("act=slow")
+    out, told = first.communicate(timeout=30)
+    assert (first.returncode, out) == (0, "one=new two=new"), told
+    out, told = second.communicate(timeout=30)
+    assert second.returncode == 0, told
+    assert out.startswith("one=up-to-date"), "the second one waited and reused it"
+    made = [path for path in (tmp_path / "out/steps").glob("one-*") if is_artifact(path)]
+    assert len(made) == 1 and not list((tmp_path / "out/steps").glob("*.tmp-*"))
+
+
+def test_a_waiting_run_can_be_stopped(start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    start("act=wait")
+    step_process(tmp_path)
+    second = start("act=wait")
+    time.sleep(2)
+    assert second.poll() is None
+    second.send_signal(signal.SIGTERM)
+    second.communicate(timeout=10)
+    assert second.returncode == 75
