@@ -1,0 +1,213 @@
+"""What training will cost: memory from formulas, time from one layer timed on this machine.
+
+Everything is computed from a few numbers about the model, so that a model that does not exist yet has a price too.
+The layer is that of the usual decoder (RMS norm, rotary attention, gated MLP); widths that are not known are chosen
+so that it has the right number of parameters.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from langadapt.train.loss import cross_entropy
+
+Compute = Literal["fp32", "bf16"]
+
+# Python, torch and transformers, loaded and having run once.
+_PROGRAM_BYTES = 420_000_000
+# Activations kept for backward, in bytes per token and layer, as multiples of the hidden width and of the summed
+# output width of a layer's matrices. Fitted to a 135M Llama (docs/cpt.md) and close to a count of saved tensors.
+_KEPT = {"fp32": (36.0, 5.6), "bf16": (24.0, 3.4)}
+_HEAD_WIDTH = 64
+# Bytes a second of writing, flushing and hashing a checkpoint or model, on a slow disk.
+_DISK_RATE = 200e6
+_START_SECONDS = 6.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model as the formulas see it; `trained` is the number of parameters that move."""
+
+    parameters: int
+    trained: int
+    rows: int
+    hidden: int
+    layers: int
+    tied: bool
+
+    @property
+    def tables(self) -> int:
+        """Parameters of input table and head."""
+        return self.rows * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def layer_width(self) -> int:
+        """Summed output width of the matrices of one layer, each seen as [hidden, width]."""
+        return max(4, round((self.parameters - self.tables) / max(self.layers, 1) / self.hidden))
+
+    @property
+    def body_moves(self) -> bool:
+        """Does anything besides the tables move?"""
+        return self.trained > self.tables * 1.001
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much is done at once and in a step."""
+
+    block_tokens: int
+    batch_blocks: int
+    micro_batch_blocks: int
+    compute: Compute
+
+    @property
+    def micro_tokens(self) -> int:
+        """Tokens of one forward pass."""
+        return self.block_tokens * min(self.micro_batch_blocks, self.batch_blocks)
+
+
+def memory_bytes(shape: Shape, work: Work) -> int:
+    """Peak resident memory of the training process.
+
+    Weights 4 bytes a parameter, moments 8 and gradients 4 a trained one, bf16 copies of the matrices 2; activations
+    and logits (value and gradient) of one micro-batch.
+    """
+    wide, half = shape.parameters, 2 * shape.parameters if work.compute == "bf16" else 0
+    per_hidden, per_width = _KEPT[work.compute]
+    # A frozen body keeps no gradients of its matrices, but its activations still: the input table moves below it
+    activations = work.micro_tokens * shape.layers * (per_hidden * shape.hidden + per_width * shape.layer_width)
+    logits = work.micro_tokens * shape.rows * (8 if work.compute == "fp32" else 4)
+    return round(_PROGRAM_BYTES + 4 * wide + 12 * shape.trained + half + activations + logits)
+
+
+def checkpoint_bytes(trained: int) -> int:
+    """Weights and two moments in fp32."""
+    return 12 * trained
+
+
+@dataclass(frozen=True)
+class Times:
+    """How often what happens; `probe_tokens` are those of all probes together."""
+
+    step: float
+    steps: int
+    checkpoints: int
+    probes: int
+    probe_tokens: int
+
+    def seconds(self, shape: Shape, work: Work, checkpoint: int, weights: int) -> float:
+        """The whole command: start, load, steps, probes, checkpoints, writing the model."""
+        # a probe is the forward pass, a third of a step's products
+        probing = self.probes * self.probe_tokens * self.step / (3 * work.block_tokens * work.batch_blocks)
+        writing = (self.checkpoints * checkpoint + 2 * weights) / _DISK_RATE
+        return _START_SECONDS + self.steps * self.step + probing + writing
+
+
+def step_seconds(shape: Shape, work: Work, *, device: torch.device, budget_seconds: float = 1.5) -> float:
+    """Seconds of one optimiser step, from one layer, a piece of the head and a piece of the optimiser timed here."""
+    tokens = work.micro_tokens
+    timed_layer = min(tokens, max(64, round(2e10 / (6 * shape.layer_width * shape.hidden))))
+    timed_layer = max(1, timed_layer // work.block_tokens) * min(work.block_tokens, timed_layer)
+    layer = _time(_layer(shape, timed_layer, work, device), device, budget_seconds * 0.5) / timed_layer
+    timed_head = min(tokens, max(32, round(6e10 / (6 * shape.rows * shape.hidden))))
+    head = _time(_head(shape, timed_head, work, device), device, budget_seconds * 0.35) / timed_head
+    timed_numbers = min(shape.trained, 4_000_000)
+    move = _time(_move(timed_numbers, device), device, budget_seconds * 0.15) / timed_numbers
+    # Frozen matrices need no gradients of their own: two of three products remain
+    body = layer * shape.layers * (1.0 if shape.body_moves else 2 / 3)
+    return work.batch_blocks * work.block_tokens * (body + head) + shape.trained * move
+
+
+def _time(job: Callable[[], None], device: torch.device, budget_seconds: float) -> float:
+    """Median seconds of a job after one unmeasured run; at least two runs."""
+    job()
+    seen: list[float] = []
+    while len(seen) < 2 or sum(seen) < budget_seconds:
+        began = time.perf_counter()
+        job()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seen.append(time.perf_counter() - began)
+    return sorted(seen)[len(seen) // 2]
+
+
+def _layer(shape: Shape, tokens: int, work: Work, device: torch.device) -> Callable[[], None]:
+    length = min(work.block_tokens, tokens)
+    batch, width = max(1, tokens // length), shape.hidden
+    heads = max(1, width // _HEAD_WIDTH)
+    few = max(1, heads // 3)
+    per_head = width // heads
+    inner = max(4, (shape.layer_width - 2 * width - 2 * few * per_head) // 3)
+
+    def matrix(rows: int, columns: int) -> torch.Tensor:
+        return torch.full((rows, columns), 0.01, device=device, requires_grad=True)
+
+    query, key, value = matrix(heads * per_head, width), matrix(few * per_head, width), matrix(few * per_head, width)
+    back, gate, up, down = (
+        matrix(width, heads * per_head),
+        matrix(inner, width),
+        matrix(inner, width),
+        matrix(width, inner),
+    )
+    norm = torch.ones(width, device=device, requires_grad=True)
+    turn = torch.ones(length, per_head, device=device)
+    see = torch.ones(batch, 1, length, length, dtype=torch.bool, device=device).tril()
+    given = torch.full((batch, length, width), 0.5, device=device, requires_grad=True)
+
+    def normed(x: torch.Tensor) -> torch.Tensor:
+        return norm * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+    def turned(x: torch.Tensor) -> torch.Tensor:
+        first, second = x.chunk(2, dim=-1)
+        return x * turn + torch.cat((-second, first), dim=-1) * turn if per_head % 2 == 0 else x
+
+    def split(x: torch.Tensor, count: int) -> torch.Tensor:
+        return x.view(batch, length, count, per_head).transpose(1, 2)
+
+    def run() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=work.compute == "bf16"):
+            x = normed(given)
+            asked = turned(split(functional.linear(x, query), heads))
+            keys, values = turned(split(functional.linear(x, key), few)), split(functional.linear(x, value), few)
+            times = -(-heads // few)
+            wide_keys = keys.repeat_interleave(times, 1)[:, :heads]
+            wide_values = values.repeat_interleave(times, 1)[:, :heads]
+            seen = functional.scaled_dot_product_attention(
+                asked.to(wide_values.dtype), wide_keys.to(wide_values.dtype), wide_values, attn_mask=see
+            )
+            x = given + functional.linear(seen.transpose(1, 2).reshape(batch, length, heads * per_head), back)
+            y = normed(x)
+            y = functional.linear(functional.silu(functional.linear(y, gate)) * functional.linear(y, up), down)
+        torch.autograd.backward([x + y], [given.detach()])
+
+    return run
+
+
+def _head(shape: Shape, tokens: int, work: Work, device: torch.device) -> Callable[[], None]:
+    table = torch.full((shape.rows, shape.hidden), 0.01, device=device, requires_grad=True)
+    given = torch.full((1, tokens, shape.hidden), 0.5, device=device, requires_grad=True)
+    labels = torch.zeros(1, tokens, dtype=torch.long, device=device)
+
+    def run() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=work.compute == "bf16"):
+            loss = cross_entropy(functional.linear(given, table), labels, tokens)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    return run
+
+
+def _move(numbers: int, device: torch.device) -> Callable[[], None]:
+    weights = torch.nn.Parameter(torch.zeros(numbers, device=device))
+    weights.grad = torch.ones(numbers, device=device)
+    adam = torch.optim.AdamW([weights], fused=True)
+
+    def run() -> None:
+        norm = torch.nn.utils.get_total_norm([torch.ones(1) if weights.grad is None else weights.grad])
+        torch.nn.utils.clip_grads_with_norm_([weights], 1.0, norm)
+        adam.step()
+
+    return run

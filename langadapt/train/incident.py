@@ -1,0 +1,52 @@
+"""What is written down when a step gives a number that is not finite: enough to find the text that did it."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from langadapt.core.errors import LangadaptError
+from langadapt.core.io import fsync_path, pretty_json, write_durably
+from langadapt.core.types import Block
+
+Decode = Callable[[Sequence[int]], str]
+
+
+def write_incident(
+    folder: Path,
+    *,
+    step: int,
+    positions: range,
+    blocks: Sequence[Block],
+    loss: float,
+    norms: Mapping[str, float],
+    decode: Decode,
+) -> LangadaptError:
+    """Write `incident-<step>/` with numbers and decoded text, and give the error to raise."""
+    place = folder / f"incident-{step:06d}"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    report = {
+        "step": step,
+        "positions": list(positions),
+        "blocks": [{"source": block.source, "epoch": block.epoch, "block": block.index} for block in blocks],
+        # JSON has no NaN: written as text
+        "loss": str(loss),
+        "gradient_norms": {name: str(value) for name, value in norms.items()},
+    }
+    write_durably(place / "incident.json", pretty_json(report))
+    texts = [
+        f"=== position {position}, {block.source}, block {block.index}\n{decode(block.tokens)}\n"
+        for position, block in zip(positions, blocks, strict=True)
+    ]
+    write_durably(place / "text.txt", "\n".join(texts))
+    fsync_path(place)
+    what = "the loss" if not _finite(loss) else "the gradient norm"
+    return LangadaptError(
+        f"{what} is not finite at step {step}; the weights were not moved, the last checkpoint is kept",
+        where=str(place),
+        hint="look at the text in that folder; then try a lower `--learning-rate` with another `--out`",
+    )
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")

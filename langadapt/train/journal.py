@@ -1,0 +1,69 @@
+"""The record of a run: one line a step, one line a probe; the same bytes whether the run was interrupted or not."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from langadapt.core.io import append_json_line, read_json_lines, write_durably
+
+
+class Journal:
+    """`metrics.jsonl` of a run in progress.
+
+    A step line holds `step`, `tokens` (read so far), `loss` (nats a token), `learning_rate`, `grad_norm`; a probe line
+    `step`, `tokens` and `probes` (bits per byte by name). Steps count finished optimiser steps, so probes before
+    training stand at step 0. No times: those differ from run to run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """A new, empty record at `path`."""
+        self.path = path
+        self.last_loss: float | None = None
+        self._probes: dict[int, dict[str, float]] = {}
+        write_durably(path, b"")
+
+    def add_step(self, step: int, tokens: int, loss: float, learning_rate: float, grad_norm: float) -> None:
+        """Record one finished optimiser step."""
+        self._add({
+            "step": step, "tokens": tokens, "loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm
+        })  # fmt: skip
+
+    def add_probes(self, step: int, tokens: int, values: Mapping[str, float]) -> None:
+        """Record bits per byte by probe name."""
+        self._add({"step": step, "tokens": tokens, "probes": dict(values)})
+
+    def probes_at(self, step: int) -> dict[str, float] | None:
+        """Bits per byte recorded at a step, None if there were none."""
+        return self._probes.get(step)
+
+    def rewind(self, content: bytes) -> None:
+        """Make the record what it was when a checkpoint was written."""
+        write_durably(self.path, content)
+        self._probes, self.last_loss = {}, None
+        for line in read_json_lines(self.path):
+            self._remember(line)
+
+    def _add(self, line: dict[str, Any]) -> None:
+        append_json_line(self.path, line)
+        self._remember(line)
+
+    def _remember(self, line: Mapping[str, Any]) -> None:
+        if "probes" in line:
+            self._probes[int(line["step"])] = dict(line["probes"])
+        else:
+            self.last_loss = float(line["loss"])
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """First and last value of every probe: {name: {start, end}}."""
+        if not self._probes:
+            return {}
+        first, last = self._probes[min(self._probes)], self._probes[max(self._probes)]
+        return {name: {"start": first[name], "end": last[name]} for name in sorted(first.keys() & last.keys())}
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Every value of every probe as (step, bits per byte)."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for step, values in sorted(self._probes.items()):
+            for name, value in sorted(values.items()):
+                found.setdefault(name, []).append((step, value))
+        return found

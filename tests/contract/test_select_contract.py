@@ -1,0 +1,47 @@
+"""What every selection method promises: what it does not name comes out bit for bit as it went in."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import langadapt
+from langadapt.core.registry import load_method, method_names
+from langadapt.model.load import load_model
+from langadapt.model.tables import table_names
+from tests.fixtures.tiny import tiny_corpus, tiny_model
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("name", method_names("select"))
+def test_frozen_tensors_are_the_same_bytes_in_the_saved_file(tmp_path: Path, name: str, tied: bool) -> None:
+    """Decay, momentum, clipping, bf16 compute and bf16 storage are all on: each can move what a mask only hides."""
+    base = tiny_model(tmp_path / "base", tied=tied, dtype="bfloat16")
+    text = str(tiny_corpus(tmp_path / "text", "hu", 30))
+    data = langadapt.mix(
+        out=tmp_path / "data", model=base, corpora={"hu": text}, block_tokens=32, document_separator="<s>"
+    )
+    made = langadapt.cpt(
+        out=tmp_path / "out", model=base, data=data, steps=6, batch_tokens=64, strategy=name, compute="bf16",
+        learning_rate=1e-2, weight_decay=0.5, clip=0.1,
+    )  # fmt: skip
+    model = load_model(base)
+    sizes = {key: value.numel() for key, value in model.named_parameters()}
+    movable = load_method("select", name)(sizes, table_names(model))
+    assert movable and movable <= sizes.keys()
+    before, after = load_file(base / "model.safetensors"), load_file(made.path / "model.safetensors")
+    assert before.keys() == after.keys()
+    for key in before:
+        assert after[key].dtype == before[key].dtype == torch.bfloat16
+        same = torch.equal(before[key].view(torch.int16), after[key].view(torch.int16))
+        assert same == (key not in movable), key
+    assert made.facts["trained_parameters"] == sum(sizes[key] for key in movable)
+
+
+def test_embeddings_names_the_tables_of_a_model_with_a_biased_head(tmp_path: Path) -> None:
+    model = load_model(tiny_model(tmp_path / "phi", head_bias=True))
+    sizes = {key: value.numel() for key, value in model.named_parameters()}
+    assert load_method("select", "embeddings")(sizes, table_names(model)) == {
+        "model.embed_tokens.weight", "lm_head.weight", "lm_head.bias",
+    }  # fmt: skip

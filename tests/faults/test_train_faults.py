@@ -1,0 +1,347 @@
+"""Training is killed, signalled, poisoned and starved; running the same command again must give the same bytes.
+
+Runs are forked from this process: torch is loaded already, so a run starts at once and can be killed at any moment.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import langadapt
+from langadapt.core import interrupt
+from langadapt.core.artifact import open_artifact, partial_folder
+from langadapt.core.errors import LangadaptError, ResourceError
+from langadapt.core.io import sha256_file
+from langadapt.core.progress import Note
+from tests.faults import launch
+from tests.faults.toy import STAGES
+from tests.fixtures.tiny import tiny_corpus
+
+FORK = multiprocessing.get_context("fork")
+STEPS = 24
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs of a run, and the digests of all hashed files of an uninterrupted one."""
+
+    config: dict[str, Any]
+    reference: dict[str, str]
+    seconds: float
+
+
+def files_of(place: Path) -> dict[str, str]:
+    artifact = open_artifact(place, "model")
+    artifact.verify()
+    return {name: sha256_file(place / name) for name in [*artifact.manifest["files"], "artifact.json"]}
+
+
+def make_case(folder: Path, model: Path, **more: Any) -> Case:
+    corpora = {lang: str(tiny_corpus(folder / "text", lang, 60)) for lang in ("hu", "en")}
+    data = langadapt.mix(
+        out=folder / "data", model=model, corpora=corpora, replay={"en": 0.25}, block_tokens=32,
+        document_separator="<|endoftext|>",
+    )  # fmt: skip
+    config = {
+        "model": str(model), "data": str(data.path), "steps": STEPS, "batch_tokens": 128, "micro_batch_blocks": 2,
+        "learning_rate": 3e-3, "checkpoint_steps": 5, "probe_every": 10,
+    } | more  # fmt: skip
+    began = time.monotonic()
+    langadapt.cpt(out=folder / "reference", **config)
+    return Case(config, files_of(folder / "reference"), time.monotonic() - began)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Case:
+    return make_case(tmp_path_factory.mktemp("train"), tiny)
+
+
+def target(out: Path, config: Path, log: Path, extra: list[str]) -> None:
+    with log.open("w") as sys.stdout, log.with_suffix(".err").open("w") as sys.stderr:
+        code = launch.main(["cpt", str(out), str(config), *extra])
+    os._exit(code)
+
+
+@dataclass
+class Run:
+    """A forked run; `log` holds one line an event."""
+
+    process: Any
+    log: Path
+
+    def wait_for(self, text: str, seconds: float = 60.0) -> None:
+        end = time.monotonic() + seconds
+        while text not in (self.log.read_text() if self.log.exists() else ""):
+            assert time.monotonic() < end, f"`{text}` never came"
+            assert self.process.is_alive(), self.log.with_suffix(".err").read_text()
+            time.sleep(0.002)
+
+    def end(self, seconds: float = 60.0) -> int:
+        self.process.join(seconds)
+        assert self.process.exitcode is not None
+        return int(self.process.exitcode)
+
+
+def start(folder: Path, case: Case, *extra: str, **changes: Any) -> Run:
+    config = folder / "config.json"
+    config.write_text(json.dumps(case.config | changes))
+    log = folder / f"log-{time.monotonic_ns()}"
+    process = FORK.Process(target=target, args=(folder / "out", config, log, list(extra)))
+    process.start()
+    return Run(process, log)
+
+
+def finish(folder: Path, case: Case) -> None:
+    """Run the same command again; it must end with the bytes of the uninterrupted run."""
+    run = start(folder, case)
+    assert run.end() == 0, run.log.with_suffix(".err").read_text()
+    assert files_of(folder / "out") == case.reference
+    assert not partial_folder(folder / "out").exists()
+
+
+def kill_at_random(folder: Path, case: Case, rounds: int) -> None:
+    moments = random.Random(7)
+    killed = 0
+    for _ in range(rounds):
+        run = start(folder, case)
+        run.process.join(moments.uniform(0.02, 0.7) * case.seconds)
+        if run.process.is_alive():
+            run.process.kill()
+            killed += 1
+        assert run.end() in (-signal.SIGKILL, 0)
+    assert killed >= rounds // 2
+    finish(folder, case)
+    lines = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1)), "no step twice, none lost"
+
+
+def test_kill_at_random_moments(tmp_path: Path, case: Case) -> None:
+    kill_at_random(tmp_path, case, 8)
+
+
+def test_kill_at_random_moments_where_the_last_bits_depend_on_the_order_of_sums(tmp_path: Path, wide: Path) -> None:
+    kill_at_random(tmp_path, make_case(tmp_path, wide), 3)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_kill_at_each_stage_of_writing_a_checkpoint(tmp_path: Path, case: Case, stage: str) -> None:
+    # the run itself takes the lock and opens its folder first
+    count = "3" if stage in ("locked", "opened") else "2"
+    assert start(tmp_path, case, "--kill", stage, count).end() == -signal.SIGKILL
+    kept = partial_folder(tmp_path / "out") / "checkpoints"
+    assert open_artifact(kept / "step-000005", "checkpoint").facts == {"step": 5}
+    assert (kept / "step-000010" / "artifact.json").exists() == (stage in ("renamed", "swept"))
+    finish(tmp_path, case)
+
+
+@pytest.mark.parametrize("stage", STAGES[2:])
+def test_kill_at_each_stage_of_writing_the_result(tmp_path: Path, case: Case, stage: str) -> None:
+    # four checkpoints are committed before it
+    assert start(tmp_path, case, "--kill", stage, "5").end() == -signal.SIGKILL
+    if stage in ("renamed", "swept"):
+        assert files_of(tmp_path / "out") == case.reference
+    finish(tmp_path, case)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_saves_a_checkpoint_within_a_step(tmp_path: Path, case: Case, number: int) -> None:
+    run = start(tmp_path, case)
+    run.wait_for("training 7\n")
+    os.kill(run.process.pid, number)
+    began = time.monotonic()
+    assert run.end() == 75
+    assert time.monotonic() - began < 5
+    said = run.log.with_suffix(".err").read_text()
+    assert signal.Signals(number).name in said and "same command again" in said
+    steps = int(run.log.read_text().split("training ")[-1].split()[0])
+    assert (partial_folder(tmp_path / "out") / "checkpoints" / f"step-{steps:06d}").is_dir()
+    finish(tmp_path, case)
+
+
+def test_a_signal_while_probing_loses_nothing(tmp_path: Path, case: Case) -> None:
+    run = start(tmp_path, case)
+    run.wait_for("training 10\nbits per byte")
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.end() in (75, 0)
+    finish(tmp_path, case)
+
+
+def test_a_second_signal_ends_it_at_once_and_the_checkpoint_before_stays(tmp_path: Path, case: Case) -> None:
+    def pausing(out: Path, config: Path, log: Path) -> None:
+        seen = 0
+
+        def pause(name: str) -> None:
+            nonlocal seen
+            seen += name == "files-durable"
+            if name == "files-durable" and seen == 2:
+                log.with_suffix(".paused").touch()
+                time.sleep(60)
+
+        launch.artifacts.stage = pause
+        target(out, config, log, [])
+
+    config, log = tmp_path / "config.json", tmp_path / "log"
+    config.write_text(json.dumps(case.config))
+    run = Run(FORK.Process(target=pausing, args=(tmp_path / "out", config, log)), log)
+    run.process.start()
+    run.wait_for("training 6\n")
+    os.kill(run.process.pid, signal.SIGTERM)
+    while not log.with_suffix(".paused").exists():
+        time.sleep(0.005)
+        assert run.process.is_alive()
+    os.kill(run.process.pid, signal.SIGTERM)
+    began = time.monotonic()
+    assert run.end() == 143 and time.monotonic() - began < 2
+    kept = partial_folder(tmp_path / "out") / "checkpoints"
+    open_artifact(kept / "step-000005", "checkpoint").verify()
+    finish(tmp_path, case)
+
+
+@pytest.fixture
+def notes() -> Iterator[list[str]]:
+    interrupt._seen.clear()
+    yield []
+
+
+def run_here(out: Path, case: Case, notes: list[str], **changes: Any) -> None:
+    def listen(event: object) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+
+    langadapt.cpt(out=out, listener=listen, **(case.config | changes))
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """As if a signal had come when `steps` steps were done."""
+    from langadapt.train.journal import Journal
+
+    add = Journal.add_step
+
+    def counted(self: Journal, step: int, *rest: Any) -> None:
+        add(self, step, *rest)
+        if step == steps:
+            interrupt._seen.append(signal.SIGTERM)
+
+    monkeypatch.setattr(Journal, "add_step", counted)
+
+
+def test_a_loss_that_is_not_a_number_stops_before_the_weights_move(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from langadapt.train import loop
+
+    real, calls = loop.cross_entropy, 0
+
+    def poisoned(*values: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        # two micro-batches a step: this is step 14
+        return real(*values) * (float("nan") if calls == 27 else 1.0)
+
+    monkeypatch.setattr(loop, "cross_entropy", poisoned)
+    with pytest.raises(LangadaptError, match="not finite at step 14") as caught:
+        run_here(tmp_path / "out", case, notes)
+    assert caught.value.exit_code == 1
+    partial = partial_folder(tmp_path / "out")
+    report = json.loads((partial / "incident-000014" / "incident.json").read_text())
+    assert report["loss"] == "nan" and report["positions"] == [52, 53, 54, 55]
+    assert "nan" in report["gradient_norms"].values()
+    assert "=== position 52" in (partial / "incident-000014" / "text.txt").read_text()
+    assert [path.name for path in sorted((partial / "checkpoints").glob("step-*[0-9]"))] == [
+        "step-000005",
+        "step-000010",
+    ]
+    monkeypatch.undo()
+    finish(tmp_path, case)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(monkeypatch, 12)
+    with pytest.raises(LangadaptError):
+        run_here(tmp_path / "out", case, notes)
+    monkeypatch.undo()
+    interrupt._seen.clear()
+    newest = partial_folder(tmp_path / "out") / "checkpoints" / "step-000012"
+    file = next(newest.glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(bytes(content))
+    run_here(tmp_path / "out", case, notes)
+    assert any("`step-000012` is passed over" in note for note in notes)
+    assert "going on after step 10" in notes
+    assert files_of(tmp_path / "out") == case.reference
+
+
+def test_going_on_with_other_threads_is_said(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(monkeypatch, 3)
+    with pytest.raises(LangadaptError):
+        run_here(tmp_path / "out", case, notes)
+    monkeypatch.undo()
+    interrupt._seen.clear()
+    monkeypatch.setattr("langadapt.train.session.torch.get_num_threads", lambda: 2)
+    run_here(tmp_path / "out", case, notes)
+    assert any("began with threads 1 and goes on with 2" in note for note in notes)
+
+
+def test_where_checkpoints_fall_changes_nothing(tmp_path: Path, case: Case, notes: list[str]) -> None:
+    run_here(tmp_path / "out", case, notes, checkpoint_steps=7, keep_checkpoints=1)
+    assert files_of(tmp_path / "out") == case.reference
+
+
+def test_the_forgetting_guard_stops_and_can_be_widened(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([1.0, 1.05, 1.2, 1.2, 1.3])
+    monkeypatch.setattr("langadapt.model.score.bits_per_byte", lambda scores: next(values))
+    with pytest.raises(LangadaptError, match=r"from 1.000 to 1.200 .* \(\+20.0%\) at step 20") as caught:
+        run_here(tmp_path / "out", case, notes)
+    assert caught.value.exit_code == 1 and "--max-forgetting 0.21" in str(caught.value.hint)
+    assert any("(+5.0%) at step 10" in note for note in notes)
+    run_here(tmp_path / "out", case, notes, max_forgetting=0.5)
+    assert "going on after step 20" in notes
+    assert open_artifact(tmp_path / "out").facts["probes"]["en"] == {"start": 1.0, "end": 1.3}
+
+
+def test_a_full_disk_is_told_before_the_first_step(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("langadapt.train.checkpoint.free_disk_bytes", lambda folder: 1000)
+    with pytest.raises(ResourceError, match=r"needs .* of disk"):
+        run_here(tmp_path / "out", case, notes)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: ...")])
+def test_out_of_memory_is_explained(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*values: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("langadapt.train.loop.forward", fail)
+    with pytest.raises(ResourceError, match="64 tokens at once") as caught:
+        run_here(tmp_path / "out", case, notes)
+    assert caught.value.exit_code == 5 and "micro_batch_blocks" in str(caught.value.hint)
+
+
+def test_data_made_with_another_tokenizer_are_refused(tmp_path: Path, case: Case, notes: list[str]) -> None:
+    from tests.fixtures.tiny import tiny_model
+
+    other = tiny_model(tmp_path / "other", split_digits=False)
+    with pytest.raises(LangadaptError, match="another tokenizer") as caught:
+        run_here(tmp_path / "out", case, notes, model=str(other))
+    assert caught.value.exit_code == 3

@@ -1,0 +1,96 @@
+"""The price of a run, from facts alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from langadapt.core import verb as verbs
+from langadapt.core.config import validate
+from langadapt.core.inputs import Input
+from langadapt.train import cost
+from langadapt.train.cost import Shape, Work, memory_bytes, step_seconds
+
+SMOLLM2 = Shape(parameters=134_515_008, trained=134_515_008, rows=49_152, hidden=576, layers=30, tied=True)
+MODEL_FACTS = {
+    "parameters": 136_819_008, "rows": 53_152, "old_rows": 49_152, "hidden_size": 576, "layers": 30, "tied": True,
+    "dtype": "float32", "added": 4000, "method": "mean",
+}  # fmt: skip
+SOURCES = {
+    "hu": {"lang": "hu", "role": "target", "tokens": 400_000, "share_tokens": 0.85, "bytes_per_token": 4.2},
+    "en": {"lang": "en", "role": "replay", "tokens": 900_000, "share_tokens": 0.15, "bytes_per_token": 4.6},
+}
+
+
+def promised(path: str, facts: dict[str, object]) -> Input:
+    return Input(path, Path(path), None, "", facts, exists=False)
+
+
+def price(**wishes: object):  # type: ignore[no-untyped-def]
+    verb = verbs.load("cpt")
+    config = validate(verb.config, {"model": "m", "data": "d", "compute": "fp32"} | wishes)
+    inputs = {
+        "model": promised("m", MODEL_FACTS),
+        "data": promised("d", {"sources": SOURCES, "block_tokens": 256, "vocabulary": 53_152}),
+    }
+    return verb.estimate(config, inputs)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langadapt.train.cost.step_seconds", lambda *a, **k: 4.0)
+
+
+def test_a_run_is_priced_before_its_model_and_data_exist(quick: None) -> None:
+    found = price(steps=95)
+    assert found.seconds == pytest.approx(95 * 4.0, rel=0.25)
+    shown = dict(found.rows)
+    assert shown["tokens"] == "97,280 = 95 steps of 1,024"
+    assert "hu 0.21 times" in shown["text read"]
+    assert found.facts["steps"] == 95 and found.facts["rows"] == 53_152 and found.facts["lang"] == "hu"
+    assert found.disk_bytes == 3 * 12 * 136_819_008 + 4 * 136_819_008
+
+
+def test_embeddings_only_is_cheaper(quick: None) -> None:
+    full, tables = price(steps=10), price(steps=10, strategy="embeddings")
+    assert tables.memory_bytes < full.memory_bytes - 1e9
+    assert tables.facts["trained_parameters"] == 53_152 * 576
+
+
+def test_unknown_facts_are_said_and_not_guessed(quick: None) -> None:
+    verb = verbs.load("cpt")
+    config = validate(verb.config, {"model": "m", "data": "d"})
+    found = verb.estimate(config, {"model": promised("m", {}), "data": promised("d", {})})
+    assert found.seconds is None and found.memory_bytes is None
+
+
+def test_the_width_of_a_layer_follows_from_the_parameters() -> None:
+    # q and o 576 each, k and v 192 each, gate, up and down 1,536 each, two norms
+    assert SMOLLM2.layer_width == pytest.approx(576 * 2 + 192 * 2 + 1536 * 3, abs=3)
+
+
+def test_memory_grows_with_what_is_computed_at_once() -> None:
+    sizes = [memory_bytes(SMOLLM2, Work(256, 4, blocks, "fp32")) for blocks in (1, 2, 4, 8)]
+    assert sizes[0] < sizes[1] < sizes[2] == sizes[3]
+    assert memory_bytes(SMOLLM2, Work(256, 4, 4, "bf16")) < sizes[2]
+
+
+def test_a_step_is_timed_quickly_and_in_proportion() -> None:
+    shape = Shape(parameters=30_000, trained=30_000, rows=350, hidden=32, layers=2, tied=True)
+    one, four = (
+        step_seconds(shape, Work(64, blocks, 1, "fp32"), device=torch.device("cpu"), budget_seconds=0.1)
+        for blocks in (4, 16)
+    )
+    assert 0 < one < four < 20 * one
+
+
+def test_the_timed_layer_has_the_products_of_a_real_one() -> None:
+    """Count multiply-adds of the timed layer with torch's own counter: 6 x parameters x tokens, and attention."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    work = Work(64, 1, 1, "fp32")
+    job = cost._layer(SMOLLM2, 64, work, torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter:
+        job()
+    products = 6 * SMOLLM2.layer_width * 576 * 64
+    assert counter.get_total_flops() == pytest.approx(products, rel=0.1)
