@@ -22,6 +22,9 @@ TORCH_INDEX ?=
 # extra `-o key=value` settings for the recipe
 SET ?=
 
+# everything the demo makes stays below work/, the converted model too
+export LANGADAPT_CACHE ?= $(CURDIR)/work/cache
+
 ASSETS := work/assets-$(TARGET)
 RUN := work/quickstart-$(TARGET)
 
@@ -54,8 +57,8 @@ SETTINGS = -o target=$(TARGET) -o source=$(SOURCE) -o control=$(CONTROL) \
   -o source_text=$(ASSETS)/text/$(SOURCE).jsonl -o other_text=$(ASSETS)/text/$(SOURCE)-other.jsonl $(SET)
 
 demo: assets
-	$(BIN)/langadapt run recipes/quickstart-hu.yaml --out $(RUN) $(SETTINGS) --dry-run
-	$(BIN)/langadapt run recipes/quickstart-hu.yaml --out $(RUN) $(SETTINGS)
+	$(BIN)/langadapt run recipes/quickstart-hu.yaml --out $(RUN) $(SETTINGS) --dry-run --table
+	$(BIN)/langadapt run recipes/quickstart-hu.yaml --out $(RUN) $(SETTINGS) --table
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -62,7 +62,7 @@ def _given(config: StepConfig) -> list[str]:
 def show_result(verb: Verb, artifact: Artifact, state: str, warnings: Sequence[str] = ()) -> None:
     """The artifact: a table on a terminal, its path in a pipe, an object with --json."""
     tables: list[Table] = []
-    if verb.table is not None and sys.stdout.isatty() and not screen.json:
+    if verb.table is not None and screen.human:
         table = verb.table(artifact)
         tables = list(table) if isinstance(table, list | tuple) else [table]
     data = {

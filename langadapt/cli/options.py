@@ -1,4 +1,4 @@
-"""Options that every command has, declared once: `--json -q -v --debug --no-color`."""
+"""Options that every command has, declared once: `--json --table -q -v --debug --no-color`."""
 
 import functools
 import inspect
@@ -19,6 +19,7 @@ def switch(*names: str, help: str, panel: str, **more: Any) -> Any:
 
 SHARED: dict[str, Any] = {
     "json": Annotated[bool, switch("--json", help="Print one JSON object on stdout.", panel=PANEL)],
+    "table": Annotated[bool, switch("--table", help="Print tables in a pipe too, as for a person.", panel=PANEL)],
     "quiet": Annotated[bool, switch("--quiet", "-q", help="No progress and no notes.", panel=PANEL)],
     "verbose": Annotated[int, switch("--verbose", "-v", count=True, help="Say more on stderr.", panel=PANEL)],
     "debug": Annotated[bool, switch("--debug", help="Show the traceback of an error.", panel=PANEL)],
@@ -39,6 +40,7 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(**given: Any) -> None:
         screen.json = given.pop("json")
+        screen.tables = given.pop("table")
         screen.quiet = given.pop("quiet")
         screen.verbose = given.pop("verbose")
         screen.debug = given.pop("debug")

@@ -25,6 +25,12 @@ class Screen:
     verbose: int = 0
     debug: bool = False
     color: bool = True
+    tables: bool = False
+
+    @property
+    def human(self) -> bool:
+        """Is stdout read by a person: a terminal, or a log that asked for tables with --table?"""
+        return not self.json and (self.tables or sys.stdout.isatty())
 
     def console(self, stream: TextIO) -> "Console":
         """A rich console that prints text as it is: codes in brackets, emoji names and numbers stay untouched."""
@@ -40,6 +46,8 @@ class Screen:
             force_terminal=stream.isatty(),
             color_system="auto" if color else None,
             safe_box=True,
+            # what a log file shows without wrapping; a terminal says its own width
+            width=None if stream.isatty() or os.environ.get("COLUMNS") else 120,
         )
 
     def emit(
@@ -52,12 +60,12 @@ class Screen:
     ) -> None:
         """The result of a command on stdout.
 
-        --json: `data` as one object. A terminal: `lines`, then `tables`. A pipe: `path` alone if there is one, else
-        `lines`, then the rows of `tables` separated by tabs.
+        --json: `data` as one object. A terminal or --table: `lines`, then `tables`. A pipe: `path` alone if there is
+        one, else `lines`, then the rows of `tables` separated by tabs.
         """
         if self.json:
             self.raw(_json(data))
-        elif sys.stdout.isatty():
+        elif self.human:
             for line in lines:
                 self.raw(_clean(line))
             for table in tables:

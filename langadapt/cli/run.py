@@ -1,6 +1,5 @@
 """Run a recipe: skip what is up to date, go on with what was stopped, run what changed."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,8 +88,7 @@ def show_run(done: "RunDone") -> None:
     screen.say(
         f"done in {show_seconds(done.seconds)}: {len(ran)} steps run, {len(done.steps) - len(ran)} up to date{memory}"
     )
-    human = sys.stdout.isatty() and not screen.json
-    screen.emit(done.data(), path=done.folder, tables=_tables(done) if human else ())
+    screen.emit(done.data(), path=done.folder, tables=_tables(done) if screen.human else ())
 
 
 def _tables(done: "RunDone") -> list[Table]:
