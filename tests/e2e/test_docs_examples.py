@@ -1,5 +1,6 @@
 """Commands in README and docs: all of them parse, and the README's step-by-step session runs word for word."""
 
+import json
 import re
 import shlex
 import shutil
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 
 from langadapt.core.registry import verb_names
-from tests.fixtures.tiny import tiny_corpus
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GREEK = """το παλιό σπίτι είναι κοντά στο ποτάμι και τα παιδιά πηγαίνουν κάθε πρωί στο σχολείο της πόλης με τους
-φίλους τους όταν ο καιρός είναι καλός αλλά το χειμώνα μένουν μέσα επειδή έξω κάνει κρύο πολύ νερό πέφτει από τον ουρανό
-η μητέρα λέει ότι ο δρόμος προς το χωριό δεν έχει τελειώσει ακόμη οι άνθρωποι περιμένουν την άνοιξη για να δουλέψουν""".split()
+φίλους τους όταν ο καιρός είναι καλός αλλά το χειμώνα μένουν μέσα επειδή έξω κάνει κρύο πολύ νερό πέφτει από τον
+ουρανό η μητέρα λέει ότι ο δρόμος προς το χωριό δεν έχει τελειώσει ακόμη οι άνθρωποι περιμένουν την άνοιξη"""
+ENGLISH = """the old house stands by the river and the children walk to school in the morning with their friends when
+the weather is good but in winter they stay inside because it is very cold and water falls from the sky the mother
+says that the road to the village is not finished yet and people wait for the spring so that they can work again"""
 
 
 def commands(page: Path) -> list[str]:
@@ -64,17 +67,23 @@ def test_every_example_is_a_valid_command(page: str, text: str, capsys: pytest.C
             assert flag in captured.out, f"{flag} in {page}"
 
 
-def greek_file(path: Path) -> None:
-    random = np.random.Generator(np.random.Philox(key=5))
-    lines = [" ".join(GREEK[int(at)] for at in random.integers(len(GREEK), size=40)) for _ in range(400)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def sentences(words: str, count: int, seed: int) -> list[str]:
+    """Real words in random order: enough for language identification, and nothing to be copied from anywhere."""
+    random = np.random.Generator(np.random.Philox(key=seed))
+    known = words.split()
+    return [" ".join(known[int(at)] for at in random.integers(len(known), size=40)) for _ in range(count)]
+
+
+def write_texts(folder: Path) -> None:
+    (folder / "greek.txt").write_text("\n".join(sentences(GREEK, 400, 5)) + "\n", encoding="utf-8")
+    lines = [json.dumps({"text": text}) for text in sentences(ENGLISH, 300, 6)]
+    (folder / "english.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @pytest.mark.timeout(300)
 def test_the_readme_session_runs_word_for_word(tmp_path: Path, tiny: Path) -> None:
     shutil.copytree(tiny, tmp_path / "model")
-    greek_file(tmp_path / "greek.txt")
-    shutil.move(tiny_corpus(tmp_path, "en", 200), tmp_path / "english.jsonl")
+    write_texts(tmp_path)
     session = [text for text in commands(ROOT / "README.md") if text.split()[1] in verb_names()]
     assert [text.split()[1] for text in session] == [
         "prepare", "prepare", "extend-vocab", "init-embeddings", "mix", "cpt", "evaluate", "report",
@@ -93,7 +102,7 @@ def test_the_readme_session_runs_word_for_word(tmp_path: Path, tiny: Path) -> No
 @pytest.mark.timeout(300)
 def test_the_readme_workspace_runs(tmp_path: Path, tiny: Path) -> None:
     shutil.copytree(tiny, tmp_path / "model")
-    greek_file(tmp_path / "greek.txt")
+    write_texts(tmp_path)
     made = call(shlex.split("init my-el --lang el --text greek.txt --model ./model"), tmp_path)
     assert made.returncode == 0, made.stderr
     before = sorted(tmp_path.rglob("*"))

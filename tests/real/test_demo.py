@@ -11,7 +11,10 @@ import pytest
 
 RUN = Path(os.environ.get("LANGADAPT_DEMO_RUN", "work/quickstart-hu")).resolve()
 
-pytestmark = [pytest.mark.real, pytest.mark.skipif(not (RUN / "summary.json").is_file(), reason="run `make demo` first")]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not (RUN / "summary.json").is_file(), reason="run `make demo` first"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,8 @@ def test_models_load_and_generate_without_langadapt(summary: dict[str, Any]) -> 
         "sys.modules['langadapt'] = None\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         "m = AutoModelForCausalLM.from_pretrained(sys.argv[1]); t = AutoTokenizer.from_pretrained(sys.argv[1])\n"
-        "x = t.apply_chat_template([{'role': 'user', 'content': 'Szia!'}], add_generation_prompt=True, return_tensors='pt', return_dict=True)\n"
+        "c = [{'role': 'user', 'content': 'Szia!'}]\n"
+        "x = t.apply_chat_template(c, add_generation_prompt=True, return_tensors='pt', return_dict=True)\n"
         "y = m.generate(**x, max_new_tokens=8, do_sample=False)\n"
         "assert y.shape[1] > x['input_ids'].shape[1]\n"
         "assert m.get_input_embeddings().weight.shape[0] >= len(t)\n"

@@ -1,4 +1,4 @@
-"""The house rules, checked on the syntax tree of every module: imports go one way, and nothing unsafe or hidden is used."""
+"""The house rules, checked on the syntax tree of every module: imports go one way, nothing unsafe or hidden is used."""
 
 import ast
 from collections.abc import Iterator
