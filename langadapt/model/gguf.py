@@ -10,6 +10,8 @@ from langadapt.core.artifact import Artifact, Identity, is_artifact, open_artifa
 from langadapt.core.errors import DataError
 from langadapt.core.io import sha256_file
 from langadapt.core.progress import Progress
+from langadapt.model.facts import model_facts
+from langadapt.model.surroundings import cache_folder, quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,8 +24,6 @@ def import_gguf(path: Path, progress: Progress | None = None) -> Path:
 
     About 20 s for 135 M parameters. DataError if it is no GGUF file, is cut, or holds an unknown architecture.
     """
-    from langadapt.model.load import cache_folder
-
     progress = progress or Progress()
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
@@ -38,8 +38,6 @@ def import_gguf(path: Path, progress: Progress | None = None) -> Path:
     with writing(place, identity, inputs={}, progress=progress, overwrite=True, wait=True) as (_, target):
         if not isinstance(target, Artifact):
             _convert(path, target.folder)
-            from langadapt.model.facts import model_facts
-
             target.commit({**model_facts(target.folder), "source": "gguf"})
     return place
 
@@ -47,8 +45,6 @@ def import_gguf(path: Path, progress: Progress | None = None) -> Path:
 def _convert(path: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from langadapt.model.load import quiet_transformers
 
     quiet_transformers()
     where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}

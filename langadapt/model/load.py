@@ -1,6 +1,5 @@
 """From what a person types (folder, .gguf file, hub id) to a model folder, and from the folder to a model in memory."""
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,8 @@ from langadapt.core.artifact import is_artifact, partial_folder
 from langadapt.core.errors import DataError, SafetyError
 from langadapt.core.io import read_json_object
 from langadapt.core.progress import Progress
+from langadapt.model.gguf import import_gguf
+from langadapt.model.surroundings import quiet_transformers
 from langadapt.model.weights import open_weights, refuse_pickles
 
 if TYPE_CHECKING:
@@ -21,12 +22,6 @@ _WANTED = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "LICENSE*",
 _UNWANTED = ["*.bin", "*.pt", "*.pth", "*.py", "*/*"]
 
 
-def cache_folder() -> Path:
-    """Where converted models are kept: $LANGADAPT_CACHE, else ~/.cache/langadapt."""
-    given = os.environ.get("LANGADAPT_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "langadapt"
-
-
 def resolve(given: str, progress: Progress | None = None) -> Path:
     """The folder of a model. A .gguf file is converted once into the cache; a hub id is fetched as the hub client does.
 
@@ -35,8 +30,6 @@ def resolve(given: str, progress: Progress | None = None) -> Path:
     """
     path = Path(given)
     if path.is_file() and path.suffix.lower() == ".gguf":
-        from langadapt.model.gguf import import_gguf
-
         return import_gguf(path, progress)
     if path.is_file():
         raise DataError(f"`{given}` is a file; a model is a folder, a .gguf file or a hub id")
@@ -80,14 +73,6 @@ def check_safe(folder: Path) -> None:
                 hint="use a model whose architecture is part of transformers",
             )
     refuse_pickles(folder)
-
-
-def quiet_transformers() -> None:
-    """Keep the progress bars and advice of transformers off the terminal; langadapt reports for itself."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 def load_model(folder: Path, *, dtype: "torch.dtype | None" = None) -> "PreTrainedModel":

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object
 from langadapt.model.facts import text_config
-from langadapt.model.load import check_safe, quiet_transformers
+from langadapt.model.load import check_safe
+from langadapt.model.surroundings import quiet_transformers
 from langadapt.model.token_table import TokenTable
 from langadapt.model.weights import DTYPE_NAMES, Weights, open_weights
 

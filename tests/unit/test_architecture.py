@@ -1,6 +1,7 @@
 """The house rules, checked on the syntax tree of every module: imports go one way, nothing unsafe or hidden is used."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +144,11 @@ def test_the_one_way_rule_can_fail(room: str, source: str, fault: str) -> None:
 )  # fmt: skip
 def test_the_forbidden_list_can_fail(source: str) -> None:
     assert forbidden_faults(ast.parse(source), "core")
+
+
+def test_every_test_that_the_reliability_page_names_exists() -> None:
+    root = PACKAGE.parent
+    named = re.findall(r"`(tests/[\w/.]+)::(\w+)`", (root / "docs" / "reliability.md").read_text(encoding="utf-8"))
+    assert len(named) > 30
+    missing = [f"{file}::{name}" for file, name in named if f"def {name}(" not in (root / file).read_text("utf-8")]
+    assert not missing
