@@ -28,6 +28,7 @@ EXIT_CODES = (
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one command; always ends in SystemExit with one of the exit codes of docs/cli.md."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _fill_streams()
     prepare_streams()
     screen.debug = "--debug" in arguments
     if not sys.stdout.isatty() or "--no-color" in arguments or os.environ.get("NO_COLOR"):
@@ -37,6 +38,18 @@ def main(argv: list[str] | None = None) -> NoReturn:
         _dispatch(arguments)
         sys.stdout.flush()
     raise SystemExit(0)
+
+
+def _fill_streams() -> None:
+    """A closed stdin, stdout or stderr (`>&-`) becomes /dev/null: the next file opened would take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))
 
 
 class _Guard:

@@ -104,7 +104,7 @@ def _run(verb: Verb, bound: list[Binding], given: dict[str, Any], own: dict[str,
             hint=f"give the inputs: `langadapt {verb.name} {usage} --out DIR`\n"
             f"or, in a folder made by `langadapt init`, run `langadapt {verb.name}` without inputs",
         )
-    if own["out"] is None:
+    if not own["out"]:
         raise ConfigError("missing option: --out", hint=f"say where the {verb.kind} should go: `--out DIR`")
     with execute.standard_input(verb.config, settings):
         config = build(verb.config, settings, verb.name)

@@ -13,7 +13,7 @@ from langadapt.cli.listener import listening
 from langadapt.cli.output import screen
 from langadapt.core import interrupt
 from langadapt.core import verb as verbs
-from langadapt.core.artifact import Artifact, is_artifact, open_artifact, output_state
+from langadapt.core.artifact import Artifact, is_artifact, named, open_artifact, output_state
 from langadapt.core.config import StepConfig, input_fields
 from langadapt.core.errors import ConfigError, DataError, LangadaptError, OutputError, ResourceError
 from langadapt.core.inputs import resolve_inputs
@@ -112,11 +112,12 @@ def in_workspace(verb: Verb, settings: Settings, own: dict[str, Any]) -> None:
 
 def dry_run(verb: Verb, config: StepConfig, place: Path, *, overwrite: bool) -> None:
     """Show the price and what the run would do, and end as the run would end; writes nothing."""
-    inputs = resolve_inputs(config)
+    inputs, place = resolve_inputs(config), named(place)
     identity = verbs.identity(verb, config, inputs)
     refusal: LangadaptError | None = None
     state = "refused"
     try:
+        verbs.check_outside(place, inputs)
         state = _expected_state(place, identity.fingerprint, overwrite)
     except (OutputError, DataError) as error:
         refusal = error
@@ -146,7 +147,7 @@ def _expected_state(place: Path, fingerprint: str, overwrite: bool) -> str:
         raise OutputError(f"cannot create `{place.parent}`: `{parent}` is not a folder")
     if not os.access(parent, os.W_OK):
         raise OutputError(f"cannot write into `{parent}`: permission denied")
-    refuse_if_held(place.with_name(place.name + ".lock"))
+    refuse_if_held(place.parent / f"{place.name}.lock")
     if overwrite and (not place.exists() or is_artifact(place)):
         same = place.exists() and open_artifact(place).fingerprint == fingerprint
         return "up to date" if same else "new"

@@ -11,7 +11,7 @@ import typer
 from langadapt.cli.flags import show_default
 from langadapt.cli.options import shared, switch
 from langadapt.cli.output import screen
-from langadapt.core.artifact import Artifact, open_artifact
+from langadapt.core.artifact import Artifact, open_artifact, partial_folder
 from langadapt.core.config import nearest
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.io import read_json_object
@@ -45,7 +45,7 @@ def show(
 
 def show_artifact(path: Path, *, verify: bool) -> None:
     """Manifest, origin and files of an artifact; DataError (exit 3) if it is incomplete or was changed."""
-    if not path.exists() and not path.with_name(path.name + ".partial").is_dir():
+    if not path.exists() and not partial_folder(path).is_dir():
         raise DataError(f"`{path}` does not exist")
     artifact = open_artifact(path)
     if verify:

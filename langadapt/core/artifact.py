@@ -7,6 +7,7 @@ runs give identical bytes.
 
 import os
 import platform
+import re
 import secrets
 import shutil
 import socket
@@ -26,6 +27,7 @@ from langadapt.core.io import (
     fsync_path,
     pretty_json,
     read_json_object,
+    replace_durably,
     sha256_file,
     sha256_text,
     write_durably,
@@ -36,6 +38,8 @@ from langadapt.core.progress import Progress
 MANIFEST = "artifact.json"
 # Written beside the hashed files but never hashed: they hold times, paths and hosts.
 UNHASHED = ("run.json", "timings.jsonl")
+NOTE = "partial.json"
+_TOKEN = re.compile(r"[0-9a-f]{8}")
 FORMAT = 1
 VERSIONED = ("langadapt", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -118,9 +122,26 @@ def is_artifact(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
+def named(place: Path) -> Path:
+    """The same place with a name of its own: `.` and `a/..` are replaced by the folder they mean."""
+    return place if place.name not in ("", "..") else place.resolve()
+
+
 def partial_folder(out: Path) -> Path:
     """Where a step keeps committed checkpoints until its artifact is complete."""
-    return out.with_name(out.name + ".partial")
+    place = named(out)
+    return place.parent / f"{place.name}.partial"
+
+
+def _kept(partial: Path) -> bool:
+    """Does an unfinished run hold anything to go on with? Its note alone is nothing."""
+    return partial.is_dir() and any(not path.name.startswith(NOTE) for path in partial.iterdir())
+
+
+def _sweep_partial(place: Path) -> None:
+    """Remove `<place>.partial` if it is ours: a folder without our note is somebody's, whatever its name."""
+    if (partial_folder(place) / NOTE).is_file():
+        shutil.rmtree(partial_folder(place), ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -156,10 +177,11 @@ class Output:
     def partial(self) -> Path:
         """Folder that survives a kill; empty on a first run, as the last run left it when this one continues."""
         folder = partial_folder(self.place)
-        if not folder.is_dir():
-            folder.mkdir()
-            write_durably(folder / "partial.json", pretty_json({"fingerprint": self.identity.fingerprint}))
-            fsync_path(folder)
+        if not (folder / NOTE).is_file():
+            if _kept(folder):
+                raise OutputError(f"`{folder}` exists and is not of langadapt", hint="give another `--out`")
+            folder.mkdir(exist_ok=True)
+            replace_durably(folder / NOTE, pretty_json({"fingerprint": self.identity.fingerprint}))
         return folder
 
     def timing(self, name: str, **values: Any) -> None:
@@ -202,7 +224,7 @@ class Output:
         self.folder.rename(self.place)
         stage("renamed")
         fsync_path(self.place.parent)
-        shutil.rmtree(partial_folder(self.place), ignore_errors=True)
+        _sweep_partial(self.place)
         stage("swept")
         self._committed = Artifact(self.place, manifest)
         return self._committed
@@ -254,8 +276,8 @@ def output_state(place: Path, fingerprint: str) -> State:
             f"`{place}` holds a {there.kind} made by `{there.manifest['verb']}` with other settings or inputs",
             hint="give another `--out`, or `--overwrite` to move the old one aside",
         )
-    note = partial_folder(place) / "partial.json"
-    if note.is_file():
+    note = partial_folder(place) / NOTE
+    if note.is_file() and _kept(note.parent):
         if read_json_object(note).get("fingerprint") == fingerprint:
             return "continue"
         raise OutputError(
@@ -281,17 +303,20 @@ def writing(
     On any error the temporary folder is removed and what was in `place` is untouched; `<place>.partial` stays.
     """
     _make_parent(place)
-    with Lock(place.with_name(place.name + ".lock"), wait=wait, on_wait=progress.note):
+    with Lock(place.parent / f"{place.name}.lock", wait=wait, on_wait=progress.note):
         stage("locked")
         for stale in place.parent.glob(f"{_glob_escape(place.name)}.tmp-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+            if _TOKEN.fullmatch(stale.name.removeprefix(f"{place.name}.tmp-")):
+                shutil.rmtree(stale, ignore_errors=True)
         if overwrite:
             _move_aside(place, identity.fingerprint)
         state = output_state(place, identity.fingerprint)
         if state == "up to date":
-            shutil.rmtree(partial_folder(place), ignore_errors=True)
+            _sweep_partial(place)
             yield state, open_artifact(place)
             return
+        if not _kept(partial_folder(place)):
+            _sweep_partial(place)
         folder = place.with_name(f"{place.name}.tmp-{secrets.token_hex(4)}")
         folder.mkdir()
         stage("opened")
@@ -302,6 +327,8 @@ def writing(
             raise _disk_error(failure, place) from failure
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            if not _kept(partial_folder(place)):
+                _sweep_partial(place)
 
 
 def _disk_error(error: OSError, place: Path) -> Exception:

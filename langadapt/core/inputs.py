@@ -33,6 +33,9 @@ Inputs = Mapping[str, Input | tuple[Input, ...] | dict[str, Input] | None]
 
 def resolve_input(given: str, field: InputField) -> Input:
     """Find one input. DataError if it is missing or of another kind."""
+    if not given.strip():
+        # `Path("")` is the current folder: never what `"$UNSET"` means
+        raise DataError("an empty path", where=f"input `{field.name}`", hint="is a variable of the shell not set?")
     if field.reads.resolver is not None:
         module, _, function = field.reads.resolver.partition(":")
         path = Path(getattr(importlib.import_module(module), function)(given))

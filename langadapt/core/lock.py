@@ -13,6 +13,7 @@ from langadapt.core.errors import OutputError
 
 # A waiter looks again this often; a blocking `flock` would not notice a signal.
 _WAIT_SECONDS = 0.1
+_MARK = b"process "
 
 
 class Lock:
@@ -43,9 +44,18 @@ class Lock:
                 self._descriptor = descriptor
             else:  # the holder before us removed the file between our open and our lock
                 os.close(descriptor)
+        self._refuse_if_foreign(self._descriptor)
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        os.pwrite(self._descriptor, _MARK + f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
         return self
+
+    def _refuse_if_foreign(self, descriptor: int) -> None:
+        """`uv.lock` beside an output `uv` is a file of the user's; a lock of ours is empty or says who holds it."""
+        content = os.read(descriptor, len(_MARK))
+        if content and content != _MARK:
+            os.close(descriptor)
+            self._descriptor = None
+            raise OutputError(f"`{self.path}` exists and is not a lock of langadapt", hint="give another `--out`")
 
     def _pause(self, holder: str) -> None:
         if self.on_wait is not None:

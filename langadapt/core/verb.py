@@ -7,9 +7,9 @@ from types import ModuleType
 from typing import Any
 
 from langadapt.core import registry
-from langadapt.core.artifact import Artifact, Identity, Output, State, writing
+from langadapt.core.artifact import Artifact, Identity, Output, State, named, writing
 from langadapt.core.config import StepConfig, input_fields, runtime_fields
-from langadapt.core.errors import DataError, LangadaptError
+from langadapt.core.errors import DataError, LangadaptError, OutputError
 from langadapt.core.inputs import Inputs, digests, resolve_inputs
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Table
@@ -62,6 +62,15 @@ def identity(verb: Verb, config: StepConfig, inputs: Inputs) -> Identity:
     return Identity(verb.kind, verb.name, verb.schema, plain, digests(inputs))
 
 
+def check_outside(place: Path, inputs: Inputs) -> None:
+    """OutputError if the result would lie inside an input folder: the next run would read it as input."""
+    for value in inputs.values():
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        for item in items:
+            if item is not None and item.path.is_dir() and item.path.resolve() in place.resolve().parents:
+                raise OutputError(f"`{place}` would lie inside the input `{item.given}`", hint="give another `--out`")
+
+
 def perform(
     verb: Verb,
     config: StepConfig,
@@ -77,8 +86,9 @@ def perform(
 
     With `expect` the fingerprint must be that one: `place` was named after it, and inputs may have changed since.
     """
-    progress = progress or Progress()
+    progress, place = progress or Progress(), named(place)
     inputs = resolve_inputs(config)
+    check_outside(place, inputs)
     who = identity(verb, config, inputs)
     if expect is not None and who.fingerprint != expect:
         raise DataError("an input changed while the recipe was running", hint="run the same command again")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from langadapt.core.errors import LangadaptError
+from langadapt.core.errors import DataError, LangadaptError
 from langadapt.core.io import pretty_json, read_json_object, write_durably
 from langadapt.core.progress import Progress
 from langadapt.embed.assemble import Layout
@@ -178,6 +178,11 @@ def _compare_models(base: Tables, saved: Tables, plan: Layout, progress: Progres
     sequences = _old_sequences(base)
     task = progress.start("checking the saved model", total=2, unit="models")
     before, _ = _hidden(base.folder, dtype, sequences)
+    if not all(bool(torch.isfinite(states).all()) for states in before):
+        raise DataError(
+            f"`{base.folder}` computes NaN or infinity on plain text in {base.dtype}",
+            hint="its weights are damaged, or too large for this dtype: copy it again, or take it in another dtype",
+        )
     task.advance()
     after, shared = _hidden(saved.folder, dtype, sequences)
     task.advance()

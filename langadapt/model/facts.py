@@ -27,6 +27,17 @@ def is_tied(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> bool:
     return not any(name in tensors for name in _HEADS)
 
 
+def check_positions(folder: Path, tokens: int, what: str, hint: str) -> None:
+    """DataError if `tokens` in one sequence are more than the model's positions, where its config limits them.
+
+    Past them learned positions end in an index error, and rotary ones in states that the model never met.
+    """
+    text = text_config(read_json_object(folder / "config.json"))
+    limit = text.get("max_position_embeddings", text.get("n_positions"))
+    if isinstance(limit, int) and 0 < limit < tokens:
+        raise DataError(f"{what} {tokens:,} tokens, `{folder}` has {limit:,} positions", hint=hint.format(limit))
+
+
 def model_facts(folder: Path) -> dict[str, Any]:
     """parameters, layers, hidden_size, rows, dtype, tied of a model folder, without loading it.
 

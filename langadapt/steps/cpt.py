@@ -11,6 +11,7 @@ from langadapt.core.config import DataInput, Flag, ModelInput, Runtime, StepConf
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, read_json_lines, sha256_file, write_durably
+from langadapt.core.languages import Lang
 from langadapt.core.registry import load_method
 from langadapt.core.types import Block, Estimate, Table
 from langadapt.core.units import Count, show_bytes, show_seconds
@@ -24,6 +25,7 @@ KIND = "model"
 SCHEMA = 1
 # Facts of the model that was given, which stay true of the one that is made.
 _KEPT_FACTS = ("method", "base_digest", "old_rows", "added")
+_Average = Annotated[float, Field(ge=0, lt=1)]
 _STORED_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -34,7 +36,7 @@ class Config(StepConfig):
     """Model to train: a folder, a .gguf file or a hub id."""
     data: DataInput
     """Data artifact made by mix with the tokenizer of this model."""
-    lang: Annotated[str | None, Flag()] = None
+    lang: Annotated[Lang | None, Flag()] = None
     """Language that is being learnt; by default that of the targets. Probes in other languages are guarded."""
     strategy: Annotated[str, Flag()] = "full"
     """Which weights may move; see `langadapt list methods`."""
@@ -58,7 +60,7 @@ class Config(StepConfig):
     """Share of the peak learning rate that is left at the last step."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """AdamW decay of matrices; norms, biases and tables have none."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[_Average, _Average] = (0.9, 0.95)
     """AdamW's two averages."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm; longer gradients are shortened to it."""
@@ -74,7 +76,7 @@ class Config(StepConfig):
     """Steps between checkpoints; by default half of the run, at most 250."""
     keep_checkpoints: Annotated[int, Runtime(), Field(ge=1)] = 2
     """Checkpoints to keep."""
-    threads: Annotated[int | None, Runtime(), Field(ge=1)] = None
+    threads: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, Runtime()] = None
     """CPU threads; the last bits of a result depend on it, so go on with the number that a run began with."""
 
 
@@ -322,6 +324,8 @@ def _batches(stream: "Stream", blocks: int) -> Callable[[int], list[Block]]:
 
 
 def _check_fit(model: Input, data: Input, base: Mapping[str, Any]) -> None:
+    from langadapt.model.facts import check_positions
+
     tokenizer = model.path / "tokenizer.json"
     if data.facts.get("tokenizer_digest") != (sha256_file(tokenizer) if tokenizer.is_file() else None):
         raise DataError(
@@ -330,6 +334,12 @@ def _check_fit(model: Input, data: Input, base: Mapping[str, Any]) -> None:
         )
     if int(data.facts["vocabulary"]) > int(base["rows"]):
         raise DataError(f"`{data.given}` is for {data.facts['vocabulary']:,} rows, the model has {base['rows']:,}")
+    check_positions(
+        model.path,
+        int(data.facts["block_tokens"]),
+        f"blocks of `{data.given}` have",
+        "make it again with shorter blocks: langadapt mix ... --block-tokens {}",
+    )
 
 
 def _one(inputs: Inputs, name: str) -> Input:

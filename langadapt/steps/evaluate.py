@@ -1,6 +1,6 @@
 """Score base and adapted model on the same held-out bytes, with intervals, a null line and a verdict.
 
-Bits per byte by segment, paired bootstrap, tokenizer figures and greedy continuations.
+Bits per byte by segment, paired bootstrap, tokenizer figures and continuations.
 """
 
 import re
@@ -71,8 +71,9 @@ def run(config: Config, out: Output) -> Artifact:
     chosen = {name: _choose(config, name, source) for name, source in out.inputs["sets"].items()}
     langs = {name: _lang(name, source) for name, source in out.inputs["sets"].items()}
     target = str(out.inputs["adapted"].facts.get("lang") or next(iter(langs.values())))
+    targets = frozenset(target.split("+"))  # as cpt writes it when a mixture has several
     compute = resolve_compute(config.compute)
-    separator = _separator(config, out, langs, target)
+    separator = _separator(config, out, langs, targets)
     partial = Partial(out.partial)
     warnings = [
         f"set `{name}` has {len(found.segments)} segments only: "
@@ -80,14 +81,16 @@ def run(config: Config, out: Output) -> Artifact:
         for name, found in chosen.items()
         if len(found.segments) < WANTED_SEGMENTS
     ]
-    prompts_from = next((name for name, lang in langs.items() if lang == target), next(iter(langs)))
+    if not targets & set(langs.values()):
+        warnings.append(f"no set is in the target language `{target}`: all are reported as sources")
+    prompts_from = next((name for name, lang in langs.items() if lang in targets), next(iter(langs)))
     models = {}
     for role in _roles(out):
         models[role] = _score_model(config, out, role, chosen, separator, compute, partial, prompts_from)
         warnings += models[role].pop("warnings")
-    compared = _compare(config, out, chosen, langs, target, partial, models)
+    compared = _compare(config, out, chosen, langs, targets, partial, models)
     continuations = paired_continuations(partial, list(models), prompts_from)
-    samples = _tokenizer_figures(out, compared, langs, target)
+    samples = _tokenizer_figures(out, compared, targets)
     add_sentences(compared)
     for text in warnings:
         out.progress.warn(text)
@@ -113,7 +116,7 @@ def _compare(
     out: Output,
     chosen: dict[str, "ScoringSet"],
     langs: dict[str, str],
-    target: str,
+    targets: frozenset[str],
     partial: "Partial",
     models: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
@@ -129,7 +132,7 @@ def _compare(
         entry = summarise_set(scores, samples=config.bootstrap_samples, seed=config.seed)
         segments += segment_lines(scores)
         lines += score_lines(langs[name], name, entry)
-        role = "target" if langs[name] == target else "source"
+        role = "target" if langs[name] in targets else "source"
         languages.setdefault(langs[name], {"role": role, "sets": {}})["sets"][name] = entry
     write_json_lines(out.folder / "segments.jsonl", segments)
     write_json_lines(out.folder / "scores.jsonl", lines)
@@ -181,7 +184,7 @@ def _choose(config: Config, name: str, source: Input) -> "ScoringSet":
     )
 
 
-def _separator(config: Config, out: Output, langs: dict[str, str], target: str) -> str:
+def _separator(config: Config, out: Output, langs: dict[str, str], targets: frozenset[str]) -> str:
     """The token before each document, as text: the same for all models."""
     from langadapt.mixture.passages import passages
     from langadapt.mixture.separator import PASSAGE_BYTES, TOTAL_BYTES, score_separators
@@ -203,7 +206,7 @@ def _separator(config: Config, out: Output, langs: dict[str, str], target: str) 
         )
     if len(known) == 1:
         return next(iter(known))
-    names = [name for name, lang in langs.items() if lang != target] or list(langs)
+    names = [name for name, lang in langs.items() if lang not in targets] or list(langs)
     found = []
     for name in names:
         found += passages(_documents(out.inputs["sets"][name]), TOTAL_BYTES // len(names), PASSAGE_BYTES)
@@ -286,9 +289,7 @@ def _text_warnings(partial: "Partial", role: str, chosen: dict[str, "ScoringSet"
             yield f"the {role} tokenizer changes {share} before it reads them"
 
 
-def _tokenizer_figures(
-    out: Output, languages: dict[str, Any], langs: dict[str, str], target: str
-) -> list[dict[str, Any]]:
+def _tokenizer_figures(out: Output, languages: dict[str, Any], targets: frozenset[str]) -> list[dict[str, Any]]:
     """Add tokens per word, bytes per token and the share of unchanged lines; return sample sentences, split."""
     from langadapt.evaluate.splits import first_sentence, split_for_display
     from langadapt.model.load import load_tokenizer
@@ -305,12 +306,12 @@ def _tokenizer_figures(
             ("bytes_per_token", bytes_per_token),
         ):
             language[key] = {role: _figure(measure(tokenizer, texts)) for role, tokenizer in tokenizers.items()}
-        if lang != target:
+        if lang not in targets:
             lines = [line for text in texts for line in text.splitlines() if line.strip()]
             share = same_ids_share(tokenizers["base"], tokenizers["adapted"], lines)
             language["held_out_lines_same_ids"] = _figure(share)
         sentences = [first_sentence(text) for text in texts]
-        good = [sentence for sentence in sentences if len(sentence) >= 30][: SPLIT_SAMPLES if lang == target else 1]
+        good = [sentence for sentence in sentences if len(sentence) >= 30][: SPLIT_SAMPLES if lang in targets else 1]
         for sentence in good:
             parts = {role: split_for_display(tokenizer, sentence) for role, tokenizer in tokenizers.items()}
             samples.append({"kind": "split", "lang": lang, "text": sentence, **parts})

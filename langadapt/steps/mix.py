@@ -61,6 +61,7 @@ def run(config: Config, out: Output) -> Artifact:
 
     _check(config)
     model: Path = out.inputs["model"].path
+    _check_positions(config, model)
     tokenizer = load_tokenizer(model)
     rows = int(model_facts(model)["rows"])
     separator, scores = _separator(config, out, model, tokenizer, rows)
@@ -123,6 +124,12 @@ def _check(config: Config) -> None:
         for name in config.max_bytes:
             if name not in config.corpora:
                 raise ConfigError(f"`max_bytes` names `{name}`, which is not among the corpora")
+
+
+def _check_positions(config: Config, model: Path) -> None:
+    from langadapt.model.facts import check_positions
+
+    check_positions(model, config.block_tokens, "a block has", "give shorter blocks: --block-tokens {}")
 
 
 def _read(out: Output, name: str) -> Iterator[Document]:
@@ -257,6 +264,8 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     model, corpora = inputs["model"], inputs["corpora"]
     if not isinstance(model, Input) or not isinstance(corpora, dict):
         raise ConfigError("`mix` needs a model and corpora")
+    if model.exists:
+        _check_positions(config, model.path)
     amounts: dict[str, Amount] = {}
     assumed, read = [], 0
     for name in sorted(corpora, key=lambda name: (name in config.replay, name)):

@@ -46,7 +46,7 @@ class TokenizerFile:
     @property
     def model(self) -> dict[str, Any]:
         """The `model` section."""
-        section = self.spec["model"]
+        section = self.spec.get("model")
         return section if isinstance(section, dict) else {}
 
     @cached_property

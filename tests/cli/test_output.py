@@ -106,3 +106,19 @@ def test_two_streams_stay_apart_in_list_and_show(run: Run) -> None:
     assert json.loads(run("list", "--json").out)["verbs"] == [
         {"name": "count-words", "summary": "Count the words of text files [a toy]"}
     ]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "a.txt").write_text("egy két három egy\n", encoding="utf-8")
+    line = f'exec "{sys.executable}" -m tests.cli.launch count-words a.txt --out c {closed}'
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, env=environment(), timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "c" / "artifact.json").is_file()
+
+
+def test_an_empty_out_is_a_missing_out(run: Run, tmp_path: Path) -> None:
+    done = run("count-words", "a.txt", "--out", "")
+    assert done.code == 2
+    assert "missing option: --out" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

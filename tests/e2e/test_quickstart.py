@@ -101,18 +101,6 @@ def test_models_load_without_langadapt(summary: dict[str, Any]) -> None:
     subprocess.run([sys.executable, "-c", code, summary["models"]["adapted"]], check=True, timeout=120)
 
 
-def test_the_control_is_compared_and_claimed_as_no_more(finished: Path, tiny: Path, given: dict[str, str]) -> None:
-    done = go(finished, tiny, {**given, "control": "true"})
-    assert done.returncode == 0, done.stderr
-    summary = json.loads((finished / "summary.json").read_text())
-    assert Path(summary["models"]["control"]).is_dir()
-    bits = summary["languages"]["hu"]["sets"]["held-out"]["bits_per_byte"]
-    assert {"control", "delta_control", "delta_control_low", "delta_control_high", "verdict_control"} <= bits.keys()
-    adapted, control = (open_artifact(Path(summary["models"][name])).facts for name in ("adapted", "control"))
-    assert (adapted["steps"], adapted["tokens"]) == (control["steps"], control["tokens"])
-    assert adapted["document_separator"] == control["document_separator"]
-
-
 @pytest.mark.timeout(400)
 def test_kill_9_at_random_moments_ends_in_the_same_bytes(
     tmp_path: Path, finished: Path, tiny: Path, given: dict[str, str]
@@ -133,3 +121,15 @@ def test_kill_9_at_random_moments_ends_in_the_same_bytes(
     mine, reference = manifests(run), manifests(finished)
     assert mine == {name: reference[name] for name in mine}
     assert not list((run / "steps").glob("*.tmp-*")) and not list((run / "steps").glob("*.partial"))
+
+
+def test_the_control_is_compared_and_claimed_as_no_more(finished: Path, tiny: Path, given: dict[str, str]) -> None:
+    done = go(finished, tiny, {**given, "control": "true"})
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((finished / "summary.json").read_text())
+    assert Path(summary["models"]["control"]).is_dir()
+    bits = summary["languages"]["hu"]["sets"]["held-out"]["bits_per_byte"]
+    assert {"control", "delta_control", "delta_control_low", "delta_control_high", "verdict_control"} <= bits.keys()
+    adapted, control = (open_artifact(Path(summary["models"][name])).facts for name in ("adapted", "control"))
+    assert (adapted["steps"], adapted["tokens"]) == (control["steps"], control["tokens"])
+    assert adapted["document_separator"] == control["document_separator"]

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from langadapt.core.artifact import MANIFEST, Identity, open_artifact, partial_folder
+from langadapt.core.artifact import MANIFEST, Artifact, Identity, Output, open_artifact, partial_folder
 from langadapt.core.config import validate
 from langadapt.core.errors import DataError, OutputError
 from langadapt.core.inputs import digest_of, resolve_inputs
@@ -95,9 +96,79 @@ def test_an_unfinished_run_with_other_settings_is_refused(tmp_path: Path) -> Non
     partial = partial_folder(tmp_path / "out")
     partial.mkdir()
     (partial / "partial.json").write_text(json.dumps({"fingerprint": "something else"}))
+    (partial / "checkpoints").mkdir()
     with pytest.raises(OutputError, match="unfinished run"):
         make(tmp_path / "out")
     assert (partial / "partial.json").is_file()
+
+
+def test_a_run_that_kept_nothing_is_not_in_the_way_of_other_settings(tmp_path: Path) -> None:
+    partial = partial_folder(tmp_path / "out")
+    partial.mkdir()
+    (partial / "partial.json").write_text(json.dumps({"fingerprint": "something else"}))
+    assert make(tmp_path / "out").state == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_step_that_fails_before_it_kept_anything_leaves_nothing(tmp_path: Path) -> None:
+    def fail(config: Config, out: Output) -> Artifact:
+        assert (out.partial / "partial.json").is_file()
+        raise DataError("too long", hint="-o value=2")
+
+    with pytest.raises(DataError, match="too long"):
+        perform(replace(TOY, run=fail), Config(value=1), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_neighbours_of_the_output_that_are_not_ours_stay(tmp_path: Path, again: bool) -> None:
+    plain = replace(TOY, run=lambda config, out: out.commit({}))  # it keeps nothing in `out.partial`
+    if again:
+        perform(plain, Config(), tmp_path / "out")
+    for name in ("out.partial", "out.tmp-mine", "out.tmp-backup01"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+    perform(plain, Config(), tmp_path / "out")
+    assert len(list(tmp_path.glob("out.*/notes.txt"))) == 3
+
+
+def test_a_folder_of_somebody_is_not_used_as_partial(tmp_path: Path) -> None:
+    def keep(config: Config, out: Output) -> Artifact:
+        (out.partial / "piece").write_text("ours")
+        return out.commit({})
+
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "piece").write_text("mine")
+    with pytest.raises(OutputError, match="not of langadapt"):
+        perform(replace(TOY, run=keep), Config(), tmp_path / "out")
+    assert (tmp_path / "out.partial" / "piece").read_text() == "mine"
+
+
+def test_a_lock_file_of_somebody_is_refused_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "out.lock").write_text("version = 1\n")
+    with pytest.raises(OutputError, match="not a lock of langadapt"):
+        make(tmp_path / "out")
+    assert (tmp_path / "out.lock").read_text() == "version = 1\n"
+    for left in ("", "process 12 on a-host"):  # by a kill
+        (tmp_path / "out.lock").write_text(left)
+        assert make(tmp_path / "out").state in ("new", "up to date")
+
+
+def test_the_current_folder_is_a_place_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    assert make(Path()).state == "up to date"
+    monkeypatch.chdir(tmp_path)
+    for place in (Path(), Path(".."), Path("/")):
+        with pytest.raises(OutputError, match="not an artifact"):
+            make(place)
+    with pytest.raises(DataError, match="not an artifact"):
+        open_artifact(Path())
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="an empty path"):
+        perform(TOY, Config(text=""), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -171,3 +242,17 @@ def test_a_folder_digest_sees_names_and_content(tmp_path: Path) -> None:
     assert digest_of(tmp_path / "one") == first
     (tmp_path / "one" / "x").rename(tmp_path / "one" / "y")
     assert digest_of(tmp_path / "one") != first
+
+
+def test_a_result_inside_its_own_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("text")
+    monkeypatch.chdir(tmp_path)
+    for place in (Path("texts/out"), Path("texts/deep/out"), tmp_path / "texts" / "out"):
+        with pytest.raises(OutputError, match="inside the input `texts`"):
+            perform(TOY, Config(text="texts"), place)
+    monkeypatch.chdir(tmp_path / "texts")
+    with pytest.raises(OutputError, match=r"inside the input `\.`"):
+        perform(TOY, Config(text="."), Path("out"))
+    assert [path.name for path in (tmp_path / "texts").iterdir()] == ["a.txt"]
+    assert perform(TOY, Config(text="."), Path("../out")).state == "new"

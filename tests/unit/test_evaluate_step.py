@@ -2,13 +2,14 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from langadapt.core import interrupt, verb
-from langadapt.core.artifact import Artifact, partial_folder
+from langadapt.core.artifact import Artifact, Identity, Output, partial_folder, writing
 from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, Interrupted
 from langadapt.core.inputs import resolve_inputs
@@ -26,7 +27,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for lang, count in (("hu", 40), ("en", 12)):
         values = {"text": [str(tiny_corpus(folder / "raw", lang, count))], "lang": lang, "held_out_share": 1.0}
         step = verb.load("prepare")
-        verb.perform(step, validate(step.config, values | {"documents": "line"}), folder / f"corpus-{lang}")
+        verb.perform(
+            step,
+            validate(step.config, values | {"documents": "line", "min_lang_probability": 0}),
+            folder / f"corpus-{lang}",
+        )
     return folder
 
 
@@ -99,6 +104,30 @@ def test_the_table_has_a_row_a_set_and_the_sentences(scores: Artifact) -> None:
     assert [row[:2] for row in table.rows] == [("en", "en"), ("hu", "hu")]  # summary.json sorts its keys
     assert all(len(row) == len(table.columns) for row in table.rows)
     assert any("capped near 3.0 kB" in note for note in table.notes)
+
+
+def adapted_to(work: Path, lang: str) -> Artifact:
+    """The adapted model as an artifact of cpt whose facts name `lang`."""
+    place = work / f"adapted-{lang}"
+    who = Identity("model", "cpt", 1, {"lang": lang}, {})
+    with writing(place, who, inputs={}, progress=Progress()) as (_, out):
+        assert isinstance(out, Output)
+        for path in (work / "adapted").iterdir():
+            shutil.copyfile(path, out.folder / path.name)
+        return out.commit({"lang": lang})
+
+
+def test_every_language_of_a_mixture_with_several_targets_is_a_target(work: Path) -> None:
+    adapted = adapted_to(work, "fi+hu")
+    summary = read_json_object(perform(work, "two", adapted=str(adapted.path)).file("summary.json"))
+    assert {lang: entry["role"] for lang, entry in summary["languages"].items()} == {"hu": "target", "en": "source"}
+    assert "held_out_lines_same_ids" not in summary["languages"]["hu"]
+    assert summary["continuations"] and not any("target language" in text for text in summary["warnings"])
+
+
+def test_no_set_in_the_target_language_is_said(work: Path) -> None:
+    done = perform(work, "no-target", adapted=str(adapted_to(work, "fi").path))
+    assert "no set is in the target language `fi`: all are reported as sources" in done.facts["warnings"]
 
 
 def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The verb itself: same bytes twice, its price, what it says and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,14 @@ def test_tokenizer_of_another_model(tiny: Path, tokenizer: Path, tmp_path: Path)
     (tmp_path / "t" / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DataError, match="does not extend the vocabulary"):
         langadapt.init_embeddings(out=tmp_path / "o", model=tiny, tokenizer=tmp_path / "t")
+
+
+def test_a_model_that_computes_nan_is_named(tiny: Path, tokenizer: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = shutil.copytree(tiny, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.layers.0.self_attn.q_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"`.*broken` computes NaN or infinity"):
+        langadapt.init_embeddings(out=tmp_path / "out", model=broken, tokenizer=tokenizer)

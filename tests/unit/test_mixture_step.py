@@ -9,7 +9,7 @@ import pytest
 from langadapt.core import verb
 from langadapt.core.artifact import Artifact
 from langadapt.core.config import validate
-from langadapt.core.errors import ConfigError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, resolve_inputs
 from langadapt.core.io import read_json_lines
 from langadapt.mixture.ledger import ledger
@@ -168,6 +168,19 @@ def test_what_cannot_be_mixed_is_refused(
     with pytest.raises(ConfigError, match=words):
         mix(tmp_path / "data", model=str(tiny), **filled)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("made", ["mix", "dry run"])
+def test_blocks_longer_than_the_positions_of_the_model_are_refused(
+    tmp_path: Path, tiny: Path, texts: dict[str, str], made: str
+) -> None:
+    values = config(model=str(tiny), corpora={"hu": texts["hu"]}, block_tokens=513, document_separator="0")
+    with pytest.raises(DataError, match=r"a block has 513 tokens, .* has 512 positions") as caught:
+        if made == "mix":
+            verb.perform(verb.load("mix"), values, tmp_path / "data")
+        else:
+            verb.load("mix").estimate(values, resolve_inputs(values))
+    assert caught.value.hint == "give shorter blocks: --block-tokens 512"
 
 
 def test_more_than_four_probes_are_left_out_with_a_warning(tmp_path: Path, tiny: Path, texts: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import read_json_lines
 from langadapt.core.progress import Note
 from langadapt.model.bytes_alphabet import to_bytes, to_piece
-from langadapt.vocab import metrics, predict
+from langadapt.vocab import metrics, predict, tokenizer_file
 from tests.fixtures.tiny import tiny_tokenizer
 
 LINES = [
@@ -172,3 +172,10 @@ def test_the_byte_alphabet_is_the_one_of_the_library():
     assert ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)[0][0] == to_piece(text.encode())
     with pytest.raises(DataError, match="not a byte-level piece"):
         to_bytes("▁a")
+
+
+@pytest.mark.parametrize("content", ["{}", '{"a": 1}', '{"model": null}', '{"model": {}}'])
+def test_a_tokenizer_without_a_model_is_named(tmp_path: Path, content: str):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(DataError, match="it has no vocabulary"):
+        tokenizer_file.read(tmp_path)
