@@ -242,7 +242,8 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         probe_tokens=_probe_tokens(data),
     )
     memory = cost.memory_bytes(shape, work)
-    disk = (config.keep_checkpoints + 1) * checkpoint + weights
+    # a stopped run writes one more than those that fall due; the oldest goes after the newest is complete
+    disk = min(config.keep_checkpoints + 1, times.checkpoints + 1) * checkpoint + weights
     facts: dict[str, object] = {
         **model,
         "lang": _lang(config, data),
