@@ -84,3 +84,8 @@ def _validated(code: str) -> str:
 
 Lang = Annotated[str, AfterValidator(_validated)]
 """Type of a config field that holds a language code."""
+
+
+def set_title(language: str, name: str) -> str:
+    """How sentences about one set of a language begin; the report takes this beginning off where a heading says it."""
+    return f"{language}, set {name}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from langadapt.core.languages import display_name
+from langadapt.core.languages import display_name, set_title
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -20,7 +20,7 @@ def percent(ratio: float) -> str:
 def set_sentence(language: str, name: str, entry: Mapping[str, Any]) -> str:
     """One honest sentence on base against adapted on one set."""
     bits = entry["bits_per_byte"]
-    title = f"{language}, set {name}"
+    title = set_title(language, name)
     if bits["ratio"] is None:
         return f"{title}: no score, because {entry['reason']}."
     figures = f"{bits['adapted']:.3f} bits per byte, the base model {bits['base']:.3f}"
@@ -42,7 +42,7 @@ def control_sentence(language: str, name: str, entry: Mapping[str, Any]) -> str 
     bits, tokens = entry["bits_per_byte"], entry["tokens_per_byte"]
     if bits.get("delta_control") is None or bits.get("delta_control_low") is None:
         return None
-    title = f"{language}, set {name}, against the control"
+    title = f"{set_title(language, name)}, against the control"
     interval = f"95 % interval {signed(bits['delta_control_low'])} to {signed(bits['delta_control_high'])}"
     share = tokens["adapted"] / tokens["control"]
     cost = f"{share:.2f} of the control's tokens for the same text"
@@ -60,7 +60,8 @@ def null_sentence(language: str, name: str, entry: Mapping[str, Any]) -> str | N
     ]
     if not worse:
         return None
-    return f"{language}, set {name}: the {' and the '.join(worse)} model is no better than guessing tokens at random."
+    title = set_title(language, name)
+    return f"{title}: the {' and the '.join(worse)} model is no better than guessing tokens at random."
 
 
 def add_sentences(languages: dict[str, Any]) -> None:

@@ -186,5 +186,5 @@ def _artifacts(sources: Sources, summary: Mapping[str, Any]) -> list[dict[str, s
     for name, artifact in (*known, *((f"corpus {name}", item) for name, item in sorted(sources.corpora.items()))):
         if artifact is not None:
             verb = artifact.manifest["verb"]
-            rows.append({"name": name, "what": f"{artifact.kind}, made by `{verb}`", "digest": artifact.digest})
+            rows.append({"name": name, "what": f"{artifact.kind}, made by {verb}", "digest": artifact.digest})
     return [row | {"short": row["digest"][:_SHORT]} for row in rows]

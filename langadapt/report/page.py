@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from langadapt.core.languages import set_title
 from langadapt.core.units import show_bytes
 from langadapt.report import charts
 from langadapt.report.collect import Content
@@ -119,7 +120,7 @@ def _card(language: dict[str, Any], name: str, entry: dict[str, Any]) -> dict[st
 
 def _without_title(text: str, language: str, name: str, verdict: str | None) -> str:
     """Sentences stand alone in tables and logs; below a card's own heading their beginning would be said twice."""
-    rest = text.removeprefix(f"{language}, set `{name}`").lstrip(":, ").removeprefix(f"{verdict}. ")
+    rest = text.removeprefix(set_title(language, name)).lstrip(":, ").removeprefix(f"{verdict}. ")
     return rest[:1].upper() + rest[1:]
 
 

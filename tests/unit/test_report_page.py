@@ -10,6 +10,7 @@ import pytest
 
 from langadapt.core.artifact import Artifact, Identity, Output, writing
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
+from langadapt.core.languages import set_title
 from langadapt.core.progress import Progress
 from langadapt.report import charts, markdown, page
 from langadapt.report.collect import Content, Sources, collect
@@ -35,7 +36,7 @@ def entry(control: bool = False, **changes: Any) -> dict[str, Any]:
         "bytes": 30000,
         "segments": 55,
         "documents": 50,
-        "sentences": ["Hungarian, set `hu`: better. The adapted model needs 1.900 bits per byte."],
+        "sentences": ["Hungarian, set hu: better. The adapted model needs 1.900 bits per byte."],
         "reason": None,
     }
 
@@ -220,3 +221,8 @@ def test_a_line_goes_through_its_points() -> None:
 
 def test_line_breaks_of_a_model_stay_on_one_line() -> None:
     assert page.one_line(" a\n\n#\n\n b ") == "a ⏎ # ⏎ b"
+
+
+def test_a_card_does_not_say_its_heading_twice() -> None:
+    text = f"{set_title('Hungarian', 'held-out')}: better. The adapted model needs less."
+    assert page._without_title(text, "Hungarian", "held-out", "better") == "The adapted model needs less."
