@@ -37,6 +37,7 @@ class _Running:
     unit: str
     began: float
     shown: float
+    before: int = 0
 
 
 def _summary(task: str, done: int, unit: str, seconds: float) -> str:
@@ -57,7 +58,7 @@ class Plain:
         if isinstance(event, Note):
             (self.screen.warn if event.level == "warning" else self.screen.say)(event.text)
         elif isinstance(event, Started):
-            self.running[event.task] = _Running(event.total, event.unit, now, now)
+            self.running[event.task] = _Running(event.total, event.unit, now, now, event.done)
         elif isinstance(event, Advanced):
             task = self.running.get(event.task)
             if task is not None and now - task.shown >= PLAIN_SECONDS:
@@ -73,8 +74,9 @@ class Plain:
         text = f"{event.task}: {event.done:,}"
         if task.total:
             text += f"/{task.total:,} {task.unit} ({100 * event.done / task.total:.0f} %)"
-            if 0 < event.done < task.total:
-                left = (now - task.began) * (task.total - event.done) / event.done
+            if task.before < event.done < task.total:
+                # what an earlier process did took none of this one's time
+                left = (now - task.began) * (task.total - event.done) / (event.done - task.before)
                 text += f", {show_seconds(left)} left"
         else:
             text += f" {task.unit}"
@@ -97,7 +99,9 @@ class Bars:
             (self.screen.warn if event.level == "warning" else self.screen.say)(event.text)
         elif isinstance(event, Started):
             self.drop(event.task)
-            self.tasks[event.task] = self.progress.add_task(event.task, total=event.total, detail="", unit=event.unit)
+            self.tasks[event.task] = self.progress.add_task(
+                event.task, total=event.total, completed=event.done, detail="", unit=event.unit
+            )
             self.units[event.task] = event.unit
         elif isinstance(event, Advanced):
             now = time.monotonic()

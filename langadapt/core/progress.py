@@ -12,11 +12,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A task begins; `total` is None when the amount is not known."""
+    """A task begins, or goes on after `done`; `total` is None when the amount is not known."""
 
     task: str
     total: int | None
     unit: str
+    done: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +85,10 @@ class Progress:
             bar.advance()
         bar.finish()
 
-    def start(self, task: str, *, total: int | None = None, unit: str = "items") -> "Task":
-        """Begin a task whose amount is counted by hand."""
-        self.listener(Started(task=task, total=total, unit=unit))
-        return Task(task=task, progress=self)
+    def start(self, task: str, *, total: int | None = None, unit: str = "items", done: int = 0) -> "Task":
+        """Begin a task whose amount is counted by hand; `done` units of it were finished by an earlier process."""
+        self.listener(Started(task=task, total=total, unit=unit, done=done))
+        return Task(task=task, progress=self, done=done)
 
 
 @dataclass

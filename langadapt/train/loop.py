@@ -96,8 +96,7 @@ def train(
     saved_at = done.step
     steps = settings.schedule.steps
     tokens_per_step = settings.batch_blocks * len(around.batch_at(0)[0].tokens)
-    task = around.progress.start("training", total=steps, unit="steps")
-    task.advance(done.step, poll=False)
+    task = around.progress.start("training", total=steps, unit="steps", done=done.step)
     model.train()
     try:
         while True:

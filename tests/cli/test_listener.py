@@ -83,3 +83,12 @@ def test_screen_writes_nothing_by_itself(capsys: pytest.CaptureFixture[str], tmp
     assert capsys.readouterr() == ("", "")
     Screen(verbose=1).detail("shown")
     assert capsys.readouterr() == ("", "shown\n")
+
+
+def test_time_left_does_not_count_what_an_earlier_process_did(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    plain = Plain(Screen(), clock)
+    plain(Started(task="training", total=100, unit="steps", done=90))
+    clock.now += 30
+    plain(Advanced(task="training", done=95))
+    assert "30 s left" in capsys.readouterr().err
