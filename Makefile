@@ -1,9 +1,9 @@
-# make demo   adapt a real model to Hungarian on this machine (about 12 minutes on 2 cores), all set-up included
+# make demo   adapt a real model to Hungarian on this machine (about 13 minutes on 2 cores), all set-up included
 # make test   the test suite, all set-up included
 # make check  formatting, lint, types, generated docs
 #
 # make demo TARGET=fi                      another language that Debian has help text for
-# make demo TARGET=xx TEXT=my.txt          your own text
+# make demo TARGET=el TEXT=my.txt          your own text in any language (BCP 47 or ISO 639 code)
 # make demo MODEL=path-or-hub-id           another model
 # make demo CONTROL=true                   also train the unextended control at the same steps and tokens
 # make demo TORCH_INDEX=URL                the package index that torch comes from (a CPU build is enough)
@@ -28,7 +28,11 @@ export LANGADAPT_CACHE ?= $(CURDIR)/work/cache
 ASSETS := work/assets-$(TARGET)
 RUN := work/quickstart-$(TARGET)
 
-.PHONY: demo demo-price assets test check docs clean install install-dev
+.DEFAULT_GOAL := help
+.PHONY: help demo assets test check docs clean install install-dev
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

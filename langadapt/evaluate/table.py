@@ -18,9 +18,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             bits = entry["bits_per_byte"]
             models = [_cell(bits["base"]), _cell(bits["adapted"])] + ([_cell(bits["control"])] if control else [])
             change = f"{_cell(bits['delta'])} [{_cell(bits['delta_low'])}, {_cell(bits['delta_high'])}]"
-            rows.append(
-                (lang, name, *models, change, _cell(bits["uniform_adapted"]), str(bits["verdict"] or "no score"))
-            )
+            rows.append((lang, name, *models, change, _guessing(bits), str(bits["verdict"] or "no score")))
             notes += entry["sentences"]
             sizes.append((entry["segments"], entry["bytes"]))
     settings = summary["settings"]
@@ -32,6 +30,11 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     models_shown = ("base", "adapted", "control") if control else ("base", "adapted")
     columns = ("language", "set", *models_shown, "difference [95 %]", "guessing", "verdict")
     return Table("bits per byte (lower is better)", columns, tuple(rows), (*notes, *summary["warnings"]))
+
+
+def _guessing(bits: Mapping[str, Any]) -> str:
+    """The null lines: what guessing every token alike scores with the base's and with the adapted vocabulary."""
+    return f"{_cell(bits['uniform_base'])}, {_cell(bits['uniform_adapted'])}"
 
 
 def _cell(value: float | None) -> str:

@@ -53,6 +53,7 @@ class Plan:
         unknown = [look.step.id for look in self.looks if look.estimate is not None and look.estimate.seconds is None]
         if unknown:
             notes.append(f"the time of {', '.join(unknown)} is not known beforehand and not in the total")
+        notes += [f"{look.step.id}: {name}: {value}" for look in self.looks for name, value in _said(look)]
         columns = ("step", "state", "why", "time", "memory", "disk")
         return Table(f"what a run would do ({self.folder})", columns, tuple(rows), tuple(notes))
 
@@ -82,6 +83,11 @@ def _plain(look: Look) -> dict[str, Any]:
         "facts": estimate.facts,
         "problems": list(estimate.problems),
     }
+
+
+def _said(look: Look) -> tuple[tuple[str, str], ...]:
+    """What a step that would run says about its price; the table has no place for tokens, steps and passes."""
+    return () if look.estimate is None or look.artifact is not None else look.estimate.rows
 
 
 def _problems(look: Look) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def _scores(content: Content) -> Iterator[str]:
             language["name"],
             name,
             *(number(bits.get(model)) for model in models),
-            number(bits["uniform_adapted"], 1),
+            f"{number(bits['uniform_base'], 1)}, {number(bits['uniform_adapted'], 1)}",
         ]
         for suffix in ("", "_control") if content.has_control else ("",):
             low, high = bits.get(f"delta{suffix}_low"), bits.get(f"delta{suffix}_high")

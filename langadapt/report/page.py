@@ -151,7 +151,7 @@ def _rows(content: Content, dots: charts.Scale, scale: charts.Scale, suffix: str
                 "language": language["name"],
                 "set": name,
                 **{role: number(bits.get(role)) for role in _ROLES},
-                "null": number(bits["uniform_adapted"], 1),
+                "null": f"{number(bits['uniform_base'], 1)}, {number(bits['uniform_adapted'], 1)}",
                 "dots": charts.dots_strip(values, bits["uniform_adapted"], dots, f"bits per byte: {said}"),
                 "change": _change(bits, scale, suffix),
             }

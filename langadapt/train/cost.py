@@ -123,7 +123,7 @@ def step_seconds(shape: Shape, work: Work, *, device: torch.device, budget_secon
 
 
 def _time(job: Callable[[], None], device: torch.device, budget_seconds: float) -> float:
-    """Median seconds of a job after one unmeasured run; at least two runs."""
+    """Fewest seconds of a job after one unmeasured run; at least two runs. Other work only ever makes it slower."""
     job()
     seen: list[float] = []
     while len(seen) < 2 or sum(seen) < budget_seconds:
@@ -132,7 +132,7 @@ def _time(job: Callable[[], None], device: torch.device, budget_seconds: float) 
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seen.append(time.perf_counter() - began)
-    return sorted(seen)[len(seen) // 2]
+    return min(seen)
 
 
 def _layer(shape: Shape, tokens: int, work: Work, device: torch.device) -> Callable[[], None]:
