@@ -56,7 +56,6 @@ def test_the_second_process_is_told_who_holds_the_output(tmp_path: Path) -> None
 def test_a_waiting_process_reuses_what_the_first_made(tmp_path: Path) -> None:
     holder = launch(tmp_path / "out", 1, "--pause", "locked")
     assert holder.stdout is not None and holder.stdout.readline() == "paused\n"
-    began = time.monotonic()
     waiting = subprocess.Popen(
         [sys.executable, "-c", f"from pathlib import Path; from tests.faults.toy import make;"
          f"print(make(Path({str(tmp_path / 'out')!r}), wait=True).state)"],
@@ -66,7 +65,6 @@ def test_a_waiting_process_reuses_what_the_first_made(tmp_path: Path) -> None:
     assert waiting.poll() is None
     holder.kill()
     assert waiting.wait(30) == 0
-    assert time.monotonic() - began < 25
 
 
 def test_the_lock_survives_its_file_being_replaced(tmp_path: Path) -> None:

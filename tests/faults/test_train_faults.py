@@ -162,7 +162,8 @@ def test_a_signal_saves_a_checkpoint_within_a_step(tmp_path: Path, case: Case, n
     os.kill(run.process.pid, number)
     began = time.monotonic()
     assert run.end() == 75
-    assert time.monotonic() - began < 5
+    # a step takes milliseconds and all of them a few seconds: this tells "at the next step" from "never", not speed
+    assert time.monotonic() - began < 60
     said = run.log.with_suffix(".err").read_text()
     assert signal.Signals(number).name in said and "same command again" in said
     steps = int(run.log.read_text().split("training ")[-1].split()[0])
@@ -203,7 +204,8 @@ def test_a_second_signal_ends_it_at_once_and_the_checkpoint_before_stays(tmp_pat
         assert run.process.is_alive()
     os.kill(run.process.pid, signal.SIGTERM)
     began = time.monotonic()
-    assert run.end() == 143 and time.monotonic() - began < 2
+    # it pauses for 60 s: ending before that means ending at once
+    assert run.end() == 143 and time.monotonic() - began < 30
     kept = partial_folder(tmp_path / "out") / "checkpoints"
     open_artifact(kept / "step-000005", "checkpoint").verify()
     finish(tmp_path, case)
