@@ -141,7 +141,10 @@ def _kept(partial: Path) -> bool:
 def _sweep_partial(place: Path) -> None:
     """Remove `<place>.partial` if it is ours: a folder without our note is somebody's, whatever its name."""
     if (partial_folder(place) / NOTE).is_file():
-        shutil.rmtree(partial_folder(place), ignore_errors=True)
+        # A kill in the middle of the removal must not leave a folder without its note: nobody could tell whose it is
+        doomed = place.with_name(f"{place.name}.tmp-{secrets.token_hex(4)}")
+        partial_folder(place).rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 @dataclass(frozen=True)

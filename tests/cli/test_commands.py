@@ -209,7 +209,8 @@ def test_version(call: Run) -> None:
 
 def test_interrupt_before_the_work_begins(tmp_path: Path) -> None:
     code = (
-        "import os, signal\nfrom langadapt.cli import app\n"
+        # a shell that starts the tests in the background makes them ignore Ctrl-C
+        "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom langadapt.cli import app\n"
         "app._dispatch = lambda arguments: os.kill(os.getpid(), signal.SIGINT)\napp.main(['list'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment(), timeout=60)

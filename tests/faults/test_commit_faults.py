@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from langadapt.core import artifact as artifacts
-from langadapt.core.artifact import MANIFEST, is_artifact, open_artifact
+from langadapt.core.artifact import MANIFEST, is_artifact, open_artifact, partial_folder
 from langadapt.core.errors import OutputError, ResourceError
 from langadapt.core.io import fsync_path
 from langadapt.core.lock import Lock
@@ -110,3 +110,15 @@ def test_a_read_only_parent_is_refused_before_any_work(tmp_path: Path) -> None:
     parent.write_text("a file where a folder should be")
     with pytest.raises(OutputError):
         make(parent / "out")
+
+
+def test_a_kill_while_the_partial_folder_is_removed_leaves_nothing_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts.shutil, "rmtree", lambda *arguments, **options: None)
+    make(tmp_path / "out")
+    assert not partial_folder(tmp_path / "out").exists()
+    assert list(tmp_path.glob("out.tmp-*")), "the removal was not tried, so this test shows nothing"
+    monkeypatch.undo()
+    assert make(tmp_path / "out").state == "up to date"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
