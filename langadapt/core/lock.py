@@ -31,15 +31,12 @@ class Lock:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
+                holder = _holder(descriptor)
                 os.close(descriptor)
                 if self.wait:
                     self._pause(holder)
                     continue
-                raise OutputError(
-                    f"`{self.path.with_suffix('')}` is being written by {holder}",
-                    hint="wait for it to finish, or give another `--out`",
-                ) from error
+                raise _held(self.path, holder) from error
             if self._is_current(descriptor):
                 self._descriptor = descriptor
             else:  # the holder before us removed the file between our open and our lock
@@ -88,10 +85,18 @@ def refuse_if_held(path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
-        raise OutputError(
-            f"`{path.with_suffix('')}` is being written by {holder}",
-            hint="wait for it to finish, or give another `--out`",
-        ) from error
+        raise _held(path, _holder(descriptor)) from error
     finally:
         os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    """What the process that has the lock wrote into its file."""
+    return os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
+
+
+def _held(path: Path, holder: str) -> OutputError:
+    return OutputError(
+        f"`{path.with_suffix('')}` is being written by {holder}",
+        hint="wait for it to finish, or give another `--out`",
+    )
