@@ -1,7 +1,6 @@
 """Continue pretraining on a mixture: bits per byte and forgetting watched, safe to kill, exact to go on."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -10,7 +9,7 @@ from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import DataInput, Flag, ModelInput, Runtime, StepConfig
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
-from langadapt.core.io import pretty_json, read_json_lines, sha256_file, write_durably
+from langadapt.core.io import pretty_json, sha256_file, write_durably
 from langadapt.core.languages import Lang
 from langadapt.core.registry import load_method
 from langadapt.core.types import Block, Estimate, Table
@@ -140,13 +139,16 @@ def _train(
     from langadapt.train.journal import Journal
     from langadapt.train.loop import Surroundings
     from langadapt.train.optimiser import AdamSettings
+    from langadapt.train.probe import Probe
     from langadapt.train.session import fit
 
     given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
     separator = int(data.facts["document_separator"])
     means = _means(config, plan)
     tokenizer = load_tokenizer(given.path)
-    probe = _Probe(data.path / "probes.jsonl", model, tokenizer, separator, means.compute, out)
+    probe = Probe(
+        data.path / "probes.jsonl", model, tokenizer, prefix=separator, compute=means.compute, progress=out.progress
+    )
     checkpoints = Checkpoints(
         out.partial / "checkpoints", out.identity.fingerprint, config.keep_checkpoints, out.progress
     )
@@ -290,34 +292,6 @@ def table(artifact: Artifact) -> Table:
     )
     note = "probes are short held-out passages without context: use evaluate for figures to quote"
     return Table("bits per byte", ("probe", "start", "end", "change"), rows, (trained, note))
-
-
-class _Probe:
-    """Bits per byte of the model in training, by probe name."""
-
-    def __init__(
-        self, path: Path, model: Any, tokenizer: Any, prefix: int, compute: Literal["fp32", "bf16"], out: Output
-    ) -> None:
-        self.model, self.tokenizer, self.prefix, self.compute, self.out = model, tokenizer, prefix, compute, out
-        self.lines = list(read_json_lines(path)) if path.is_file() else []
-
-    def names_outside(self, langs: set[str]) -> frozenset[str]:
-        return frozenset(line["name"] for line in self.lines if line["lang"] not in langs)
-
-    def __call__(self) -> dict[str, float]:
-        from langadapt.model.score import ScoredText, bits_per_byte, score_texts
-
-        found = {}
-        for name in sorted({line["name"] for line in self.lines}):
-            texts = [ScoredText(line["id"], line["text"], 0) for line in self.lines if line["name"] == name]
-            size = sum(len(text.text.encode()) for text in texts)
-            task = self.out.progress.start(f"bits per byte, {name}", total=size, unit="bytes")
-            scores = score_texts(
-                self.model, self.tokenizer, texts, prefix_id=self.prefix, compute=self.compute, progress=task
-            )
-            task.finish()
-            found[name] = bits_per_byte(scores)
-        return found
 
 
 def _batches(stream: "Stream", blocks: int) -> Callable[[int], list[Block]]:
