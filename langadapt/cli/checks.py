@@ -172,7 +172,7 @@ def language_identification() -> list[Check]:
 
 def folders() -> list[Check]:
     """Room on the disk, here and in the cache."""
-    from langadapt.model.surroundings import cache_folder
+    from langadapt.core.io import cache_folder
 
     found = []
     for name, folder in (("disk here", Path.cwd()), ("cache", cache_folder())):

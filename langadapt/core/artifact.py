@@ -5,22 +5,18 @@ its manifest last, and renamed in once. Nothing in the manifest holds a time, a 
 runs give identical bytes.
 """
 
-import os
-import platform
 import re
 import secrets
 import shutil
-import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from langadapt.core.errors import DataError, OutputError, ResourceError
+from langadapt.core.host import environment, peak_memory_bytes
 from langadapt.core.io import (
     append_json_line,
     canonical_json,
@@ -33,15 +29,13 @@ from langadapt.core.io import (
     write_durably,
 )
 from langadapt.core.lock import Lock
+from langadapt.core.manifest import FORMAT, MADE_AGAIN, MANIFEST, checksum, read_manifest
 from langadapt.core.progress import Progress
 
-MANIFEST = "artifact.json"
 # Written beside the hashed files but never hashed: they hold times, paths and hosts.
 UNHASHED = ("run.json", "timings.jsonl")
 NOTE = "partial.json"
 _TOKEN = re.compile(r"[0-9a-f]{8}")
-FORMAT = 1
-VERSIONED = ("langadapt", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
 def stage(name: str) -> None:
@@ -91,11 +85,8 @@ class Artifact:
             path = self.file(name)
             if content and sha256_file(path) != entry["sha256"]:
                 raise DataError(
-                    f"`{path}` was changed after it was written: its SHA-256 does not match", hint=_MADE_AGAIN
+                    f"`{path}` was changed after it was written: its SHA-256 does not match", hint=MADE_AGAIN
                 )
-
-
-_MADE_AGAIN = "make the artifact again, or copy it again from where it came"
 
 
 def open_artifact(path: Path, *kinds: str) -> Artifact:
@@ -106,10 +97,7 @@ def open_artifact(path: Path, *kinds: str) -> Artifact:
             f"`{path}` is not finished" if partial else f"`{path}` is not an artifact: it has no {MANIFEST}",
             hint="run the command that makes it again, it will go on" if partial else None,
         )
-    manifest = read_json_object(path / MANIFEST)
-    missing = {"format", "kind", "verb", "fingerprint", "config", "inputs", "files", "facts"} - manifest.keys()
-    if missing or manifest["format"] != FORMAT:
-        raise DataError(f"`{path / MANIFEST}` is not a manifest of this version of langadapt")
+    manifest = read_manifest(path / MANIFEST)
     if kinds and manifest["kind"] not in kinds:
         raise DataError(f"`{path}` is a {manifest['kind']} artifact; expected {' or '.join(kinds)}")
     artifact = Artifact(path, manifest)
@@ -134,8 +122,9 @@ def partial_folder(out: Path) -> Path:
 
 
 def _kept(partial: Path) -> bool:
-    """Does an unfinished run hold anything to go on with? Its note alone is nothing."""
-    return partial.is_dir() and any(not path.name.startswith(NOTE) for path in partial.iterdir())
+    """Does an unfinished run hold anything to go on with? Its note, empty folders and empty files are nothing."""
+    files = (path for path in partial.rglob("*") if path.is_file() and not path.name.startswith(NOTE))
+    return partial.is_dir() and any(path.stat().st_size > 0 for path in files)
 
 
 def _sweep_partial(place: Path) -> None:
@@ -181,7 +170,7 @@ class Output:
         """Folder that survives a kill; empty on a first run, as the last run left it when this one continues."""
         folder = partial_folder(self.place)
         if not (folder / NOTE).is_file():
-            if _kept(folder):
+            if folder.is_dir() and any(not path.name.startswith(NOTE) for path in folder.iterdir()):
                 raise OutputError(f"`{folder}` exists and is not of langadapt", hint="give another `--out`")
             folder.mkdir(exist_ok=True)
             replace_durably(folder / NOTE, pretty_json({"fingerprint": self.identity.fingerprint}))
@@ -194,7 +183,7 @@ class Output:
     def commit(self, facts: Mapping[str, Any]) -> Artifact:
         """Make the folder durable and rename it into place; `facts` summarise what the step found out."""
         stage("written")
-        self.run_record |= _environment() | {"seconds": round(time.monotonic() - self._began, 3)}
+        self.run_record |= environment() | {"seconds": round(time.monotonic() - self._began, 3)}
         self.run_record["peak_memory_bytes"] = peak_memory_bytes()
         self.timing("step", seconds=self.run_record["seconds"], peak_memory_bytes=self.run_record["peak_memory_bytes"])
         write_durably(self.folder / "run.json", pretty_json(self.run_record))
@@ -219,6 +208,7 @@ class Output:
             "facts": dict(facts),
             "files": files,
         }
+        manifest["checksum"] = checksum(manifest)
         write_durably(self.folder / MANIFEST, pretty_json(manifest))
         fsync_path(self.folder)
         stage("manifest-durable")
@@ -231,29 +221,6 @@ class Output:
         stage("swept")
         self._committed = Artifact(self.place, manifest)
         return self._committed
-
-
-def peak_memory_bytes() -> int:
-    """Highest resident memory of this process so far."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _environment() -> dict[str, Any]:
-    versions: dict[str, str | None] = {}
-    for name in VERSIONED:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "host": socket.gethostname(),
-        "system": platform.platform(),
-        "python": sys.version.split()[0],
-        "versions": versions,
-    }
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -350,17 +317,24 @@ def _make_parent(place: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot create `{place.parent}`: {error.strerror}") from error
-    if not os.access(place.parent, os.W_OK):
-        raise OutputError(f"cannot write into `{place.parent}`: permission denied")
 
 
 def _move_aside(place: Path, fingerprint: str) -> None:
     for path in (place, partial_folder(place)):
         if not path.exists() or (path == place and not is_artifact(path)):
             continue
-        if path == place and open_artifact(path).fingerprint == fingerprint:
+        if path == place and _intact(path, fingerprint):
             continue
         path.rename(path.with_name(f"{path.name}.old-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"))
+
+
+def _intact(place: Path, fingerprint: str) -> bool:
+    try:
+        there = open_artifact(place)
+        there.verify()
+    except DataError:
+        return False
+    return there.fingerprint == fingerprint
 
 
 def _glob_escape(name: str) -> str:

@@ -41,7 +41,7 @@ class Runtime:
 
 
 CorpusInput = Annotated[str, Reads(("corpus",), plain=True)]
-TextInput = Annotated[str, Reads((), plain=True)]
+TextInput = Annotated[str, Reads((), plain=True, resolver="langadapt.corpus.hub:resolve")]
 TokenizerInput = Annotated[str, Reads(("tokenizer", "model"), plain=True)]
 ModelInput = Annotated[str, Reads(("model",), plain=True, resolver="langadapt.model.load:resolve")]
 DataInput = Annotated[str, Reads(("data",))]

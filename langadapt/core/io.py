@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,14 @@ def free_disk_bytes(folder: Path) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def cache_folder() -> Path:
+    """Where things that can be made again are kept: $LANGADAPT_CACHE, else ~/.cache/langadapt."""
+    if given := os.environ.get("LANGADAPT_CACHE"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "langadapt"
+    except RuntimeError:
+        # No HOME and no entry in the list of users, as in some containers
+        return Path(tempfile.gettempdir()) / f"langadapt-{os.getuid()}"

@@ -8,29 +8,21 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from langadapt.core.errors import ConfigError
+from langadapt.core.language_names import ALIASES, NAMES
 
-# What people type instead of a code: the English name, or the code of a country. Only for suggestions.
-_NAMES = {
-    "afrikaans": "af", "albanian": "sq", "amharic": "am", "arabic": "ar", "armenian": "hy", "basque": "eu",
-    "belarusian": "be", "bengali": "bn", "bosnian": "bs", "breton": "br", "bulgarian": "bg", "burmese": "my",
-    "catalan": "ca", "chinese": "zh", "croatian": "hr", "czech": "cs", "danish": "da", "dutch": "nl", "english": "en",
-    "esperanto": "eo", "estonian": "et", "faroese": "fo", "finnish": "fi", "french": "fr", "galician": "gl",
-    "georgian": "ka", "german": "de", "greek": "el", "hausa": "ha", "hebrew": "he", "hindi": "hi", "hungarian": "hu",
-    "icelandic": "is", "indonesian": "id", "irish": "ga", "italian": "it", "japanese": "ja", "kazakh": "kk",
-    "khmer": "km", "korean": "ko", "kurdish": "ku", "lao": "lo", "latvian": "lv", "lithuanian": "lt",
-    "macedonian": "mk", "malay": "ms", "maltese": "mt", "mongolian": "mn", "nepali": "ne", "norwegian": "no",
-    "persian": "fa", "farsi": "fa", "polish": "pl", "portuguese": "pt", "romanian": "ro", "russian": "ru",
-    "serbian": "sr", "sinhala": "si", "slovak": "sk", "slovene": "sl", "slovenian": "sl", "somali": "so",
-    "spanish": "es", "swahili": "sw", "swedish": "sv", "tamil": "ta", "thai": "th", "tibetan": "bo", "turkish": "tr",
-    "ukrainian": "uk", "urdu": "ur", "uzbek": "uz", "vietnamese": "vi", "welsh": "cy", "yoruba": "yo", "zulu": "zu",
-    "cz": "cs", "cn": "zh", "dk": "da", "gr": "el", "jp": "ja", "kp": "ko", "vn": "vi", "rs": "sr",
-}  # fmt: skip
+# What people type instead of a code, in lower case. Only for suggestions.
+_TYPED = {name.lower(): code for code, name in NAMES.items()} | ALIASES
+
+
+def known_languages() -> list[tuple[str, str]]:
+    """(code, English name) of the languages that have a name here, by name; any other valid code works as well."""
+    return sorted(NAMES.items(), key=lambda item: item[1])
 
 
 def display_name(code: str) -> str:
     """`hu` -> `Hungarian`; a code without a known English name stays as it is."""
-    names = [name for name, known in _NAMES.items() if known == code.split("-")[0] and len(name) > 2]
-    return names[0].capitalize() + code[len(code.split("-")[0]) :] if names else code
+    language, *_ = code.split("-")
+    return NAMES[language] + code[len(language) :] if language in NAMES else code
 
 
 def normalise(code: str) -> str:
@@ -69,9 +61,9 @@ def _standard(code: str) -> str | None:
 
 
 def _suggestion(code: str) -> str:
-    near = get_close_matches(code.strip().lower(), _NAMES, n=1, cutoff=0.75 if len(code) > 2 else 1.0)
+    near = get_close_matches(code.strip().lower(), _TYPED, n=1, cutoff=0.75 if len(code) > 2 else 1.0)
     if near:
-        return f"did you mean `{_NAMES[near[0]]}`?"
+        return f"did you mean `{_TYPED[near[0]]}`?"
     return "write a BCP 47 or ISO 639 code such as `hu`, `hun` or `hun_Latn`; `qaa` to `qtz` are free for private use"
 
 

@@ -1,5 +1,6 @@
 """One kernel lock per output, freed by the kernel when its process dies: there is never anything to unlock by hand."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from langadapt.core import interrupt
-from langadapt.core.errors import OutputError
+from langadapt.core.errors import OutputError, ResourceError
 
 # A waiter looks again this often; a blocking `flock` would not notice a signal.
 _WAIT_SECONDS = 0.1
@@ -27,7 +28,7 @@ class Lock:
 
     def __enter__(self) -> "Lock":
         while self._descriptor is None:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = self._open()
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -45,6 +46,16 @@ class Lock:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, _MARK + f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
         return self
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            # Asking os.access beforehand knows neither ACLs nor quotas nor who this process acts for
+            said = f"cannot write into `{self.path.parent}`: {(error.strerror or str(error)).lower()}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ResourceError(said, hint="free some space and run the same command again") from error
+            raise OutputError(said, hint="give another `--out`") from error
 
     def _refuse_if_foreign(self, descriptor: int) -> None:
         """`uv.lock` beside an output `uv` is a file of the user's; a lock of ours is empty or says who holds it."""
@@ -78,16 +89,24 @@ class Lock:
 
 def refuse_if_held(path: Path) -> None:
     """Raise the OutputError that taking the lock would raise now; creates nothing."""
+    found = held_by(path)
+    if found is not None:
+        raise _held(path, found)
+
+
+def held_by(path: Path) -> str | None:
+    """Who holds the lock (`process 123 on host`), None if nobody does; creates nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise _held(path, _holder(descriptor)) from error
+    except BlockingIOError:
+        return _holder(descriptor)
     finally:
         os.close(descriptor)
+    return None
 
 
 def _holder(descriptor: int) -> str:

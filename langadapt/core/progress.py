@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from langadapt.core import interrupt
@@ -12,12 +12,16 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A task begins, or goes on after `done`; `total` is None when the amount is not known."""
+    """A task begins, or goes on after `done`; `total` is None when the amount is not known.
+
+    `step`, here and in the other events, is the step of a recipe that reports; empty where there is only one.
+    """
 
     task: str
     total: int | None
     unit: str
     done: int = 0
+    step: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,7 @@ class Advanced:
     task: str
     done: int
     detail: str = ""
+    step: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,7 @@ class Finished:
     task: str
     done: int
     seconds: float
+    step: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,7 @@ class Note:
 
     text: str
     level: str = "info"
+    step: str = ""
 
 
 Event = Started | Advanced | Finished | Note
@@ -57,6 +64,15 @@ class Listener(Protocol):
 
 def ignore(event: Event) -> None:
     """The listener of library users who did not ask for one."""
+
+
+def of_step(listener: Listener, step: str) -> Listener:
+    """A listener that names the step before it passes an event on; steps that run side by side stay apart."""
+
+    def listen(event: Event) -> None:
+        listener(event if event.step else replace(event, step=step))
+
+    return listen
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """Methods and verbs are found by listing a folder: file name = public name, first docstring line = its description."""
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, TypeVar
@@ -18,10 +18,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Facts:
-    """What a method says about itself: what it needs beside the base model, and where it was published."""
+    """What a method says about itself: what it needs beside the base model, and where it was published.
+
+    `defaults` are settings of the verb that suit it better than the verb's own; what the user sets comes first.
+    """
 
     needs: tuple[str, ...] = ()
     cite: str = ""
+    defaults: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,13 @@ class Method:
         return self.function(*args)
 
 
-def method(*, needs: tuple[str, ...] = (), cite: str = "") -> Callable[[Function], Function]:
+def method(
+    *, needs: tuple[str, ...] = (), cite: str = "", defaults: Mapping[str, float] | None = None
+) -> Callable[[Function], Function]:
     """Mark the one public function of a method file."""
 
     def mark(function: Function) -> Function:
-        function.__dict__["langadapt_method"] = Facts(needs, cite)
+        function.__dict__["langadapt_method"] = Facts(needs, cite, defaults or {})
         return function
 
     return mark

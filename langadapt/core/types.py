@@ -1,8 +1,8 @@
 """The few frozen types that travel between rooms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,20 @@ class Block:
     source: str
     epoch: int
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Movable:
+    """What training may change: `names` of the model's own parameters, and an adapter beside those that stay.
+
+    `adapter` holds the keys of a peft configuration: what it adds is trained, and merged into the frozen weights at
+    the end; `keep_adapter` saves it as well. `tables_factor` multiplies the learning rate of input table and head.
+    """
+
+    names: frozenset[str]
+    adapter: Mapping[str, Any] | None = None
+    keep_adapter: bool = False
+    tables_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ _BYTES = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB
     f"{prefix}B": factor for prefix, factor in _BINARY.items()
 }
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
 _QUANTITY = re.compile(r"\s*(\d+(?:[_,]\d{3})*(?:\.\d+)?|\.\d+)\s*([A-Za-z]*)\s*")
 
 
@@ -37,7 +38,11 @@ def parse_bytes(value: object) -> object:
 
 
 def parse_seconds(value: object) -> object:
-    """`8h` -> 28800; a plain number is seconds."""
+    """`8h` -> 28800, and as Slurm writes it `08:00:00` or `1-12:00:00`; a plain number is seconds."""
+    match = _CLOCK.fullmatch(value) if isinstance(value, str) else None
+    if match is not None:
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return ((24 * days + hours) * 60 + minutes) * 60 + seconds
     return _parse(value, _SECONDS, "a time") if isinstance(value, str) else value
 
 

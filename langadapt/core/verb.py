@@ -13,11 +13,15 @@ from langadapt.core.errors import DataError, LangadaptError, OutputError
 from langadapt.core.inputs import Inputs, digests, resolve_inputs
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Table
+from langadapt.core.verified import remember_written, verify_content
 
 
 @dataclass(frozen=True)
 class Verb:
-    """What `steps/<name>.py` declares: `KIND`, `SCHEMA`, `Config`, `run(config, out)`, `estimate(config, inputs)`."""
+    """What `steps/<name>.py` declares: `KIND`, `SCHEMA`, `Config`, `run(config, out)`, `estimate(config, inputs)`.
+
+    `heavy` (`HEAVY = True`): it takes all threads and much memory, so two of its kind do not run side by side unasked.
+    """
 
     name: str
     summary: str
@@ -28,6 +32,7 @@ class Verb:
     estimate: Callable[[Any, Inputs], Estimate]
     table: Callable[[Artifact], Table] | None
     module: ModuleType
+    heavy: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ def load(name: str) -> Verb:
         estimate=module.estimate,
         table=getattr(module, "table", None),
         module=module,
+        heavy=getattr(module, "HEAVY", False),
     )
 
 
@@ -69,6 +75,15 @@ def check_outside(place: Path, inputs: Inputs) -> None:
         for item in items:
             if item is not None and item.path.is_dir() and item.path.resolve() in place.resolve().parents:
                 raise OutputError(f"`{place}` would lie inside the input `{item.given}`", hint="give another `--out`")
+
+
+def check_content(inputs: Inputs) -> None:
+    """DataError if an artifact among the inputs is not as it was written: its numbers would go on into the result."""
+    for value in inputs.values():
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        for item in items:
+            if item is not None and item.artifact is not None:
+                verify_content(item.artifact)
 
 
 def perform(
@@ -98,10 +113,13 @@ def perform(
         target,
     ):
         if isinstance(target, Artifact):
+            verify_content(target)
             return Result(target, state)
+        check_content(inputs)
         if state == "continue":
             progress.note(f"continuing the unfinished run in `{target.partial}`")
         artifact = verb.run(config, target)
         if artifact.path != place:
             raise LangadaptError(f"internal: `{verb.name}` did not commit its output")
+        remember_written(artifact)
         return Result(artifact, state, tuple(progress.warnings))

@@ -1,6 +1,6 @@
 """The token ledger: what a run should have read, what it did read, and that the two agree."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,27 @@ from langadapt.mixture.plan import Numbers, Plan
 _CHUNK = 1 << 20
 
 
-def ledger(plan: Plan, positions: int, observed: Mapping[str, int] | None = None) -> dict[str, Any]:
+def ledger(
+    plan: Plan, positions: int, observed: Mapping[str, int] | None = None, *, skipped: Sequence[range] = ()
+) -> dict[str, Any]:
     """Account for the first `positions` blocks of the stream, per source and in sum.
 
     Planned comes from the quotas in closed form; consumed is `observed` (blocks per source, as the loop counted them)
     or, without it, a recount of every position. `balance_tokens` sums, without signs, what planned, recount and
     consumed differ by: 0 in a correct run. Tokens of a source = epochs × its tokens + what the
     ring repeated at its end (`wrapped_tokens`, less than one block an epoch). Bytes are tokens × bytes per token.
+    Positions in `skipped` (disjoint, below `positions`) were left out on purpose: they are not planned either.
     """
     length = plan.block_tokens
-    planned = plan.turns_before(positions)
-    uses = _uses(plan, positions)
+    left_out = [_uses(plan, each) for each in skipped]
+    planned = [
+        turns - sum(int(uses[number].sum()) for uses in left_out)
+        for number, turns in enumerate(plan.turns_before(positions))
+    ]
+    uses = _uses(plan, range(positions))
+    for omitted in left_out:
+        uses = [counts - fewer for counts, fewer in zip(uses, omitted, strict=True)]
+    positions -= sum(map(len, skipped))
     sources = {}
     difference = 0
     for source, turns, counts in zip(plan.sources, planned, uses, strict=True):
@@ -52,11 +62,11 @@ def ledger(plan: Plan, positions: int, observed: Mapping[str, int] | None = None
     }
 
 
-def _uses(plan: Plan, positions: int) -> list[Numbers]:
-    """How often the first `positions` places of the stream hold each block, per source."""
+def _uses(plan: Plan, positions: range) -> list[Numbers]:
+    """How often some consecutive places of the stream hold each block, per source."""
     uses = [np.zeros(source.blocks, dtype=np.int64) for source in plan.sources]
-    for first in range(0, positions, _CHUNK):
-        numbers, _, blocks = plan.at_many(first, min(first + _CHUNK, positions))
+    for first in range(positions.start, positions.stop, _CHUNK):
+        numbers, _, blocks = plan.at_many(first, min(first + _CHUNK, positions.stop))
         for number, counts in enumerate(uses):
             counts += np.bincount(blocks[numbers == number], minlength=len(counts))
     return uses

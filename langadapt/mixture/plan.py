@@ -1,5 +1,6 @@
 """The order of training blocks as a pure function of (seed, position): no state, nothing to replay after a restart."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,6 +15,9 @@ from langadapt.mixture.permute import Permutation
 from langadapt.mixture.quota import fill
 
 FORMAT = 1
+# What a corpus may be called: it names a folder.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_MOST = 1 << 62
 
 Numbers = npt.NDArray[np.int64]
 
@@ -170,11 +174,18 @@ class Plan:
             head = {key: value[key] for key in ("seed", "block_tokens", "separator", "vocabulary")}
             numbers = [*head.values(), *counts, *bases]
             numbers += [number for source in value["sources"] for key, number in source.items() if key != "name"]
-            if not all(isinstance(number, int) for number in numbers) or sum(counts) != stages[0]["slots"]:
+            if not _fit(numbers, [source["name"] for source in value["sources"]]) or sum(counts) != stages[0]["slots"]:
                 raise DataError("the numbers of this mixture plan do not fit together", where=where)
             return cls(sources=sources, **head)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(f"this is not a mixture plan: {error}", where=where) from error
+
+
+def _fit(numbers: list[object], names: list[object]) -> bool:
+    """Could `to_json` have written these? A name becomes a path, so it is checked like one."""
+    return all(type(number) is int and 0 <= number < _MOST for number in numbers) and all(
+        isinstance(name, str) and NAME.fullmatch(name) for name in names
+    )
 
 
 # A run reads each source's present epoch and, at its end, the next; 64 is enough for 32 sources.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from langadapt.core.artifact import Artifact, Identity, is_artifact, open_artifact, writing
 from langadapt.core.errors import DataError
-from langadapt.core.io import sha256_file
+from langadapt.core.io import cache_folder, sha256_file
 from langadapt.core.progress import Progress
 from langadapt.model.facts import model_facts
-from langadapt.model.surroundings import cache_folder, quiet_transformers
+from langadapt.model.surroundings import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

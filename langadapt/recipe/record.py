@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from langadapt.core.artifact import Artifact, peak_memory_bytes
+from langadapt.core.artifact import Artifact
+from langadapt.core.host import peak_memory_bytes
 from langadapt.core.io import append_json_line, pretty_json, read_json_object, replace_durably
 from langadapt.recipe.graph import Graph, members
 from langadapt.recipe.look import Look
