@@ -1,7 +1,7 @@
-"""Show the steps of a run or workspace: done, stale, partial or missing, and why."""
+"""Show the steps of a run or workspace: done, running, stale, partial or missing, and why."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,27 +26,45 @@ def status(
     ] = None,
 ) -> None:
     """Look at every step without running any."""
+    show_status(run)
+
+
+def show_status(run: Path | None) -> None:
+    """The steps of a run or workspace, and the settings that are not from the recipe."""
     from langadapt.recipe import plan as planning
     from langadapt.recipe import workspace
 
     graph, folder, settings = workspace.find_run(run)
     plan = planning.plan(graph, folder, estimates=False)
-    steps: list[dict[str, str | None]] = [
+    steps: list[dict[str, Any]] = [
         {
             "step": look.step.id,
             "verb": look.step.verb.name,
             "state": look.standing,
             "reason": look.reason,
             "path": None if look.artifact is None else str(look.artifact.path),
+            "point": dict(look.step.point),
         }
         for look in plan.looks
     ]
     rows = [(str(step["step"]), str(step["state"]), str(step["reason"])) for step in steps]
     rows += [(name, "off", "switched off in the recipe") for name in plan.off]
+    tables = [Table(f"{graph.recipe.name} ({folder})", ("step", "state", "why"), tuple(rows))]
     given = {item.key.removeprefix("vars."): item.shown for item in settings}
-    notes = [f"set outside the recipe: {name}={show_value(value)}" for name, value in given.items()]
+    replaced = {
+        item.key.removeprefix("vars."): f"instead of {show_value(value)} in {where}"
+        for item, value, where in workspace.against(graph.recipe.path, settings)
+    }
+    if given:
+        settled = [(name, _plainly(value), replaced.get(name, "")) for name, value in given.items()]
+        tables.append(Table("settings outside the recipe", ("setting", "value", ""), tuple(settled)))
     data = {"schema": "langadapt/status/1", "run": str(folder), "recipe": str(graph.recipe.path), "steps": steps}
-    screen.emit(
-        data | {"off": list(plan.off), "settings": given},
-        tables=[Table(f"{graph.recipe.name} ({folder})", ("step", "state", "why"), tuple(rows), tuple(notes))],
-    )
+    # in a pipe one row a step and nothing else
+    screen.emit(data | {"off": list(plan.off), "settings": given}, tables=tables if screen.human else tables[:1])
+
+
+def _plainly(value: Any) -> str:
+    """A value for people: a list of one text as that text."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, str) else show_value(value)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from langadapt.core import interrupt
+from langadapt.core import deadline, interrupt
 from langadapt.core import verb as verbs
 from langadapt.core.config import validate
 from langadapt.core.errors import LangadaptError
@@ -141,7 +141,8 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=signals.follow, args=(lines,), daemon=True).start()
     job = json.loads(first)
     try:
-        result = WORK[job["do"]](job, channel)
+        with deadline.as_parent(job.get("limit")):
+            result = WORK[job["do"]](job, channel)
     except LangadaptError as error:
         told = {"type": type(error).__name__, "message": error.message, "where": error.where, "hint": error.hint}
         channel.send("error", told)

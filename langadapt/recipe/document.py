@@ -3,27 +3,28 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from langadapt.core import yaml
 from langadapt.core.config import nearest
 from langadapt.core.errors import ConfigError
+from langadapt.recipe.axes import Axes, Point
 
-TOP_KEYS = ("name", "about", "vars", "steps")
-STEP_KEYS = ("use", "when")
-# An id names a folder (`<id>-<fingerprint>`), so it must not be able to look like one of those or leave the folder.
-_STEP_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,59}")
-_LOOKS_LIKE_OUTPUT = re.compile(r".*-[0-9a-f]{10}")
-_VAR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,59}")
+# Between the id of a step and its values on the axes of a matrix; no id may hold it.
+EXPANDED = "@"
+# An id names a folder (`<id>-<fingerprint>`), so it must not be able to look like one of those.
+LOOKS_LIKE_OUTPUT = re.compile(r".*-[0-9a-f]{10}")
+# A problem of a step over a matrix is told once, not for each of its points.
+_POINT = re.compile(r"(?<=[\w-])@[A-Za-z0-9._+,-]+")
 
 
 @dataclass(frozen=True)
 class StepText:
     """One step as written; `where` maps a dotted key inside the step to `file:line` (or `-o`, or a file of overrides).
 
-    `typed` holds the field names whose value came from the command line.
+    `typed` holds the field names whose value came from the command line. `axes` are those of the matrix that the step
+    is made over; once it is expanded `base` is its id in the file and `point` its values on them.
     """
 
     id: str
@@ -33,6 +34,14 @@ class StepText:
     where: Mapping[str, str]
     place: str
     typed: frozenset[str] = frozenset()
+    axes: tuple[str, ...] = ()
+    base: str = ""
+    point: Point = field(default_factory=dict)
+
+    @property
+    def written(self) -> str:
+        """The id as it stands in the file."""
+        return self.base or self.id
 
 
 @dataclass(frozen=True)
@@ -47,11 +56,16 @@ class Recipe:
     typed_vars: frozenset[str] = frozenset()
     where: Mapping[str, str] = field(default_factory=dict)
     cwd: Path = field(default_factory=Path.cwd)
+    axes: Axes = field(default_factory=Axes)
 
     @property
     def folder(self) -> Path:
         """The folder that paths in the recipe start from and may not leave."""
         return self.path.parent
+
+    def expanded(self, written: str) -> list[StepText]:
+        """The steps that a step in the file stands for: itself, or one for each of its points."""
+        return [step for step in self.steps.values() if step.written == written]
 
 
 @dataclass(frozen=True)
@@ -108,10 +122,18 @@ class Problems:
         self.path = path
         self.found: list[ConfigError] = []
         self.missing: dict[str, tuple[str, str]] = {}
+        self._told: set[tuple[str, str | None]] = set()
 
     def add(self, message: str, where: str | None = None, hint: str | None = None) -> None:
         """Remember one problem."""
-        self.found.append(ConfigError(message, where=where, hint=hint))
+        self.keep(ConfigError(message, where=where, hint=hint))
+
+    def keep(self, error: ConfigError) -> None:
+        """Remember a problem, once."""
+        key = (_POINT.sub("", error.message), error.where)
+        if key not in self._told:
+            self._told.add(key)
+            self.found.append(error)
 
     def unset(self, name: str, what: str, where: str) -> None:
         """Remember a variable that `what` needs and that has no value; each is told once."""
@@ -123,7 +145,7 @@ class Problems:
         try:
             yield
         except ConfigError as error:
-            self.found.append(error)
+            self.keep(error)
 
     def raise_if_any(self) -> None:
         """One problem is raised as it is, several as one error that lists them."""
@@ -145,111 +167,3 @@ def did_you_mean(name: str, known: list[str]) -> str:
     near = nearest(name, known) or nearest(name, [item.replace("-", "_") for item in known])
     near = next((item for item in known if item.replace("-", "_") == (near or "").replace("-", "_")), None)
     return f"did you mean `{near}`?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
-
-
-def read(path: Path, settings: tuple[Setting, ...] = ()) -> Recipe:
-    """Read a recipe file and lay `settings` over it; ConfigError lists every problem with file and line."""
-    loaded = yaml.load_file(path)
-    problems = Problems(path)
-    data, lines = loaded.values, dict(loaded.places)
-    for key in data:
-        if key not in TOP_KEYS:
-            problems.add(f"unknown key `{key}`", lines.get(key), did_you_mean(key, list(TOP_KEYS)))
-    for key in ("name", "about"):
-        if not isinstance(data.get(key, ""), str):
-            problems.add(f"`{key}` should be text", lines.get(key))
-    variables = _read_vars(data.get("vars"), lines, problems)
-    steps = _read_steps(data.get("steps"), lines, problems)
-    problems.raise_if_any()
-    recipe = Recipe(
-        path, data.get("name", path.stem), data.get("about", ""), variables, steps, where=_below("vars", lines)
-    )
-    return apply(recipe, settings)
-
-
-def _read_vars(value: Any, lines: Mapping[str, str], problems: Problems) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        problems.add("`vars` should map names to values", lines.get("vars"))
-        return {}
-    for name, item in value.items():
-        place = lines.get(f"vars.{name}")
-        if not _VAR_NAME.fullmatch(name):
-            problems.add(f"`{name}` cannot be the name of a variable: letters, digits and `_`", place)
-        if "${" in str(item):
-            problems.add(f"variable `{name}` refers to a variable; only steps can", place)
-    return value
-
-
-def _read_steps(value: Any, lines: Mapping[str, str], problems: Problems) -> dict[str, StepText]:
-    if not isinstance(value, dict) or not value:
-        problems.add("a recipe needs `steps: {id: {use: verb, ...}}`", lines.get("steps"))
-        return {}
-    steps = {}
-    for name, body in value.items():
-        place = lines.get(f"steps.{name}", lines.get("steps", ""))
-        if not _STEP_ID.fullmatch(name) or _LOOKS_LIKE_OUTPUT.fullmatch(name) or name == "vars":
-            problems.add(f"`{name}` cannot be the id of a step: letters, digits, `-` and `_`, at most 60", place)
-            continue
-        body = {} if body is None else body
-        if not isinstance(body, dict):
-            problems.add(f"step `{name}` should map field names to values", place)
-            continue
-        verb = body.get("use", name)
-        if not isinstance(verb, str):
-            problems.add(f"`use` of step `{name}` should name a verb", lines.get(f"steps.{name}.use", place))
-            continue
-        fields = {key: item for key, item in body.items() if key not in STEP_KEYS}
-        steps[name] = StepText(name, verb, body.get("when", True), fields, _below(f"steps.{name}", lines), place)
-    return steps
-
-
-def _below(prefix: str, lines: Mapping[str, str]) -> dict[str, str]:
-    return {key.removeprefix(prefix + "."): place for key, place in lines.items() if key.startswith(prefix + ".")}
-
-
-def apply(recipe: Recipe, settings: tuple[Setting, ...]) -> Recipe:
-    """Lay settings over a recipe: `name=value` sets a variable, `step.field=value` a field (or a part of one)."""
-    problems = Problems(recipe.path)
-    variables, steps = dict(recipe.vars), dict(recipe.steps)
-    typed, where = set(recipe.typed_vars), dict(recipe.where)
-    for setting in settings:
-        first, _, rest = setting.key.partition(".")
-        if first == "vars" and rest:
-            first, rest = rest, ""
-        if not rest and first in variables:
-            value = setting.value
-            variables[first] = replace(value, before=variables[first]) if isinstance(value, Raw) else value
-            typed.add(first)
-            where[first] = setting.origin
-        elif not rest:
-            known = [*variables, *(f"{name}.FIELD" for name in steps)]
-            problems.add(f"the recipe has no variable `{first}`", setting.origin, did_you_mean(first, known))
-        elif first not in steps:
-            problems.add(f"the recipe has no step `{first}`", setting.origin, did_you_mean(first, list(steps)))
-        elif rest == "use":
-            problems.add("`use` cannot be set from outside the recipe", setting.origin)
-        else:
-            steps[first] = _set_field(steps[first], rest, setting)
-    problems.raise_if_any()
-    return replace(recipe, vars=variables, steps=steps, typed_vars=frozenset(typed), where=where)
-
-
-def _set_field(step: StepText, key: str, setting: Setting) -> StepText:
-    where = {place: line for place, line in step.where.items() if place != key and not place.startswith(key + ".")}
-    where[key] = f"{setting.origin} {setting.key}"
-    if key == "when":
-        return replace(step, when=setting.value, where=where)
-    head, *path = key.split(".")
-    fields = dict(step.fields)
-    if not path:
-        fields[head] = setting.value
-    else:
-        inner: dict[str, Any] = dict(fields[head]) if isinstance(fields.get(head), dict) else {}
-        fields[head] = inner
-        for part in path[:-1]:
-            inner[part] = dict(inner[part]) if isinstance(inner.get(part), dict) else {}
-            inner = inner[part]
-        inner[path[-1]] = setting.value
-    return replace(step, fields=fields, where=where, typed=step.typed | {head})

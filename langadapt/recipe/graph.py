@@ -1,111 +1,121 @@
 """From a recipe to steps in the order of their dependencies. Everything that can be wrong is found here, before any
 step runs: unknown names, cycles, missing inputs, configs that do not hold."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from langadapt.core import verb as verbs
-from langadapt.core.config import InputField, StepConfig, input_fields, validate
+from langadapt.core.config import input_fields
 from langadapt.core.errors import ConfigError
 from langadapt.core.verb import Verb
-from langadapt.recipe import document, sources
-from langadapt.recipe.document import Problems, Recipe, Setting, StepText, did_you_mean
+from langadapt.recipe import reading
+from langadapt.recipe.condition import switched_on
+from langadapt.recipe.document import Problems, Recipe, Setting, did_you_mean
 from langadapt.recipe.settle import settle
-from langadapt.recipe.sources import FromPath, FromStep, Source
-from langadapt.recipe.values import Unset, Variables, switched_on
-
-Wiring = Source | tuple[Source, ...] | dict[str, Source]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step with its values filled in; `wiring` says where each of its inputs comes from."""
-
-    id: str
-    verb: Verb
-    values: Mapping[str, Any]
-    wiring: Mapping[str, Wiring]
-    where: Mapping[str, str]
-
-    @property
-    def needs(self) -> list[str]:
-        """Ids of the steps it reads, in the order of its fields."""
-        found = [item.step for value in self.wiring.values() for item in members(value) if isinstance(item, FromStep)]
-        return list(dict.fromkeys(found))
-
-    def config(self, place_of: Callable[[str], str]) -> StepConfig:
-        """The verb's config with inputs as paths; `place_of(step id)` is the folder of another step's artifact."""
-
-        def path(source: Source) -> str:
-            return place_of(source.step) if isinstance(source, FromStep) else source.path
-
-        values = dict(self.values)
-        for name, wiring in self.wiring.items():
-            if isinstance(wiring, tuple):
-                values[name] = [path(item) for item in wiring]
-            elif isinstance(wiring, dict):
-                values[name] = {key: path(item) for key, item in wiring.items()}
-            else:
-                values[name] = path(wiring)
-        return validate(self.verb.config, values, self.where, f"step `{self.id}` ({self.verb.name})")
-
-
-def members(wiring: Wiring) -> Iterator[Source]:
-    """The single inputs of a field."""
-    if isinstance(wiring, tuple):
-        yield from wiring
-    elif isinstance(wiring, dict):
-        yield from wiring.values()
-    else:
-        yield wiring
+from langadapt.recipe.sources import FromPath, FromStep
+from langadapt.recipe.step import Step, members
+from langadapt.recipe.values import Variables
+from langadapt.recipe.wiring import Builder
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A valid recipe: its steps in an order in which they can run, and the ids of those switched off."""
+    """A valid recipe: its steps in an order in which they can run, and the ids of those switched off.
+
+    `taken` are steps that are not to run: what is there of them is used as it is. `missing` are the variables that
+    still have to be given (only when the graph was built leniently). `verbs` knows those of the steps that are off too.
+    """
 
     recipe: Recipe
     steps: Mapping[str, Step]
     off: tuple[str, ...]
+    taken: Mapping[str, Step] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    verbs: Mapping[str, Verb] = field(default_factory=dict)
+
+    def named(self, names: Iterable[str]) -> list[str]:
+        """Ids of the steps that `names` mean: a step, or all that the matrix makes of it; ConfigError if none."""
+        found: list[str] = []
+        for name in names:
+            fits = [step.id for step in self.steps.values() if name in (step.id, step.written)]
+            if not fits:
+                off = any(name in (item, self.recipe.steps[item].written) for item in self.off)
+                known = [*self.steps, *(step.written for step in self.steps.values())]
+                why = f"step `{name}` is switched off" if off else f"the recipe has no step `{name}`"
+                raise ConfigError(why, where=str(self.recipe.path), hint=did_you_mean(name, list(dict.fromkeys(known))))
+            found += fits
+        return list(dict.fromkeys(found))
 
     def up_to(self, targets: Iterable[str]) -> "Graph":
-        """Only `targets` and what they need."""
+        """Only `targets` (ids) and what they need."""
+        wanted = self._closure(targets)
+        return replace(self, steps={name: step for name, step in self.steps.items() if name in wanted})
+
+    def _closure(self, targets: Iterable[str]) -> set[str]:
         wanted, todo = set[str](), list(targets)
         while todo:
             name = todo.pop()
             if name not in wanted:
                 wanted.add(name)
                 todo += self.steps[name].needs
-        return Graph(self.recipe, {name: step for name, step in self.steps.items() if name in wanted}, self.off)
+        return wanted
+
+    def select(self, *, first: Iterable[str] = (), only: Iterable[str] = (), until: Iterable[str] = ()) -> "Graph":
+        """The part from `first` on, up to `until`, or `only` some steps; what those need beyond it is taken as it is.
+
+        ConfigError for a name that means no step, and when nothing is left.
+        """
+        first, only, until = list(first), list(only), list(until)
+        chosen = set(self.steps)
+        if first:
+            begins = set(self.named(first))
+            chosen = {name for name in self.steps if self._closure([name]) & begins}
+        if until:
+            chosen &= self._closure(self.named(until))
+        if only:
+            chosen &= set(self.named(only))
+        if not chosen:
+            raise ConfigError("no step is both after the one and before the other", where=str(self.recipe.path))
+        if not (first or only):
+            return replace(self, steps={name: step for name, step in self.steps.items() if name in chosen})
+        around = self._closure(chosen) - chosen
+        return replace(
+            self,
+            steps={name: step for name, step in self.steps.items() if name in chosen},
+            taken={name: step for name, step in self.steps.items() if name in around},
+        )
 
 
-def build(path: Path, settings: tuple[Setting, ...] = (), *, cwd: Path | None = None) -> Graph:
+def build(path: Path, settings: tuple[Setting, ...] = (), *, cwd: Path | None = None, lenient: bool = False) -> Graph:
     """Read, fill in and check a recipe. ConfigError lists all problems, SafetyError a path that leads out.
 
-    `cwd` is where relative paths among `settings` start from, if not the current folder.
+    `cwd` is where relative paths among `settings` start from, if not the current folder. With `lenient` variables that
+    are not set yet are no problem; they are listed in the graph.
     """
-    recipe = document.read(path, settings)
-    recipe = recipe if cwd is None else replace(recipe, cwd=cwd)
     problems = Problems(path)
+    recipe = reading.read(path, settings, problems)
+    recipe = recipe if cwd is None else replace(recipe, cwd=cwd)
     loaded = _load_verbs(recipe, problems)
-    problems.raise_if_any()
     recipe = settle(recipe, loaded, problems)
     variables = Variables.of(recipe)
     active = _active(recipe, variables, problems)
-    problems.raise_if_any()
     steps: dict[str, Step] = {}
-    for name in active:
-        builder = _StepBuilder(recipe, recipe.steps[name], loaded[name], variables, set(active), problems)
+    sound = []
+    for name in [name for name in active if name in loaded]:
+        text = recipe.steps[name]
+        builder = Builder(recipe, text, loaded[name], variables.at(text.point), set(active), problems, lenient=lenient)
         steps[name] = builder.build()
-    problems.raise_if_any()
-    for step in steps.values():
-        _check(step, steps, problems)
+        sound += [name] if builder.sound else []
+    for name in sound:
+        _check(steps[name], steps, problems)
     order = _order(steps, problems)
+    missing = tuple(problems.missing)
+    if lenient:
+        problems.missing = {}
     problems.raise_if_any()
     off = tuple(name for name in recipe.steps if name not in steps)
-    return Graph(recipe, {name: steps[name] for name in order}, off)
+    return Graph(recipe, {name: steps[name] for name in order}, off, missing=missing if lenient else (), verbs=loaded)
 
 
 def _load_verbs(recipe: Recipe, problems: Problems) -> dict[str, Verb]:
@@ -129,106 +139,11 @@ def _active(recipe: Recipe, variables: Variables, problems: Problems) -> list[st
     active = []
     for step in recipe.steps.values():
         try:
-            if switched_on(step.when, variables, step.where.get("when", step.place)):
+            if switched_on(step.when, variables.at(step.point), step.where.get("when", step.place)):
                 active.append(step.id)
         except ConfigError as error:
             problems.add(f"step `{step.id}`: {error.message}", error.where, error.hint)
     return active
-
-
-@dataclass
-class _StepBuilder:
-    """Fills in one step."""
-
-    recipe: Recipe
-    step: StepText
-    verb: Verb
-    variables: Variables
-    active: set[str]
-    problems: Problems
-
-    def build(self) -> Step:
-        values: dict[str, Any] = {}
-        wiring: dict[str, Wiring] = {}
-        inputs = {field.name: field for field in input_fields(self.verb.config)}
-        for key, template in self.step.fields.items():
-            try:
-                if key in inputs:
-                    self.wire(inputs[key], template, values, wiring)
-                else:
-                    self.fill(key, template, values)
-            except ConfigError as error:
-                self.problems.add(f"step `{self.step.id}`: {error.message}", error.where, error.hint)
-        return Step(self.step.id, self.verb, values, wiring, self.where())
-
-    def where(self) -> dict[str, str]:
-        """Places by dotted key, also under the keys as they are after filling in."""
-        places = {"": self.step.place}
-        for key, place in self.step.where.items():
-            places[key] = place
-            if "${" in key:
-                try:
-                    places[self.variables.fill_key(key)] = place
-                except ConfigError:  # told where the key itself is filled in
-                    continue
-        return places
-
-    def place(self, key: str) -> str:
-        return self.step.where.get(key, self.step.place)
-
-    def fill(self, key: str, template: Any, values: dict[str, Any]) -> None:
-        value = self.variables.fill(template, self.place(key))
-        if not isinstance(value, Unset):
-            values[key] = value
-        elif self.verb.config.model_fields[key].is_required():
-            self.unset(key, value)
-
-    def unset(self, key: str, value: Unset) -> None:
-        self.problems.unset(value.name, f"step `{self.step.id}` needs `{key}`", self.place(key))
-
-    def wire(self, field: InputField, template: Any, values: dict[str, Any], wiring: dict[str, Wiring]) -> None:
-        """Wire one input field; what is not text is left for pydantic to judge."""
-        typed = field.name in self.step.typed or self.variables.uses_typed(template)
-        value = self.variables.fill(template, self.place(field.name))
-        if field.shape == "many" and isinstance(value, str):
-            value = [value]
-        dropped: list[str] = []
-        if isinstance(value, Unset):
-            if field.required:
-                self.unset(field.name, value)
-        elif isinstance(value, str) and field.shape == "one":
-            for source in self.sources([value], field, typed, dropped):
-                wiring[field.name] = source
-        elif isinstance(value, list) and field.shape == "many" and _all_text(value):
-            wiring[field.name] = tuple(self.sources(value, field, typed, dropped))
-        elif isinstance(value, dict) and field.shape == "map" and _all_text(value.values()):
-            named = {name: list(self.sources([item], field, typed, dropped)) for name, item in value.items()}
-            wiring[field.name] = {name: found[0] for name, found in named.items() if found}
-        else:
-            values[field.name] = value
-        empty = not wiring.get(field.name)
-        if field.required and empty and field.name not in values and not isinstance(value, Unset):
-            what = f"only to what is switched off: {', '.join(dropped)}" if dropped else "to nothing"
-            self.problems.add(f"step `{self.step.id}`: `{field.name}` refers {what}", self.place(field.name))
-
-    def sources(self, texts: list[str], field: InputField, typed: bool, dropped: list[str]) -> Iterator[Source]:
-        for text in texts:
-            source = sources.find(
-                text,
-                field,
-                folder=self.recipe.cwd if typed else self.recipe.folder,
-                steps=list(self.recipe.steps),
-                typed=typed,
-                where=self.place(field.name),
-            )
-            if isinstance(source, FromStep) and source.step not in self.active:
-                dropped.append(source.step)
-            else:
-                yield source
-
-
-def _all_text(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
 
 
 def _check(step: Step, steps: Mapping[str, Step], problems: Problems) -> None:
@@ -237,16 +152,17 @@ def _check(step: Step, steps: Mapping[str, Step], problems: Problems) -> None:
         step.config(lambda name: name)
     except ConfigError as error:
         problems.add(error.message, error.where or step.where[""], error.hint)
-    for field in input_fields(step.verb.config):
-        wiring = step.wiring.get(field.name)
+    for item in input_fields(step.verb.config):
+        wiring = step.wiring.get(item.name)
         for source in members(wiring) if wiring is not None else ():
-            if not isinstance(source, FromStep) or not field.reads.kinds:
+            if not isinstance(source, FromStep) or not item.reads.kinds:
                 continue
-            kind = steps[source.step].verb.kind
-            if kind not in field.reads.kinds:
-                expected = " or ".join(field.reads.kinds)
-                place = step.where.get(field.name, step.where[""])
-                message = f"step `{step.id}`: `{field.name}` expects a {expected}, step `{source.step}` makes a {kind}"
+            made_by = steps.get(source.step)
+            kind = made_by.verb.kind if made_by is not None else ""
+            if kind and kind not in item.reads.kinds:
+                expected = " or ".join(item.reads.kinds)
+                place = step.where.get(item.name, step.where[""])
+                message = f"step `{step.id}`: `{item.name}` expects a {expected}, step `{source.step}` makes a {kind}"
                 problems.add(message, place)
 
 
@@ -255,7 +171,9 @@ def _order(steps: Mapping[str, Step], problems: Problems) -> list[str]:
     order: list[str] = []
     left = list(steps)
     while left:
-        ready = next((name for name in left if all(need in order for need in steps[name].needs)), None)
+        ready = next(
+            (name for name in left if all(need in order or need not in steps for need in steps[name].needs)), None
+        )
         if ready is None:
             cycle = _cycle(steps, left)
             path = " -> ".join(f"`{name}`" for name in [*cycle, cycle[0]])

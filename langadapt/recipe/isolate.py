@@ -9,12 +9,13 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
-from langadapt.core import errors, interrupt
+from langadapt.core import deadline, errors, interrupt
 from langadapt.core import progress as events
 from langadapt.core.errors import Interrupted, LangadaptError, ResourceError
 from langadapt.core.progress import Listener
@@ -31,8 +32,10 @@ class _Child:
     process: subprocess.Popen[bytes]
     channel: int
     listener: Listener
+    what: str
     buffer: bytes = b""
     passed_on: int = 0
+    ended: bool = False
     last: dict[str, Any] | None = None
 
     def tell(self, line: str) -> None:
@@ -49,21 +52,18 @@ class _Child:
             self.tell(str(int(number)))
             self.passed_on += 1
 
-    def listen(self) -> None:
-        """Take what the child says until its last word or its end."""
-        ended = False
-        while self.last is None:
-            self.pass_on_signals()
-            ready, _, _ = select.select([self.channel], [], [], _LOOK_SECONDS)
-            if ready:
-                data = os.read(self.channel, 1 << 20)
-                if not data:
-                    return
-                self.take(data)
-            elif ended:  # a process that the step started may keep the pipe open after the step has died
-                return
-            else:
-                ended = self.process.poll() is not None
+    def heard(self, ready: bool) -> bool:
+        """Take what it says if there is something; True after its last word or its end."""
+        if ready:
+            data = os.read(self.channel, 1 << 20)
+            if not data:
+                return True
+            self.take(data)
+        elif self.ended:  # a process that the step started may keep the pipe open after the step has died
+            return True
+        else:
+            self.ended = self.process.poll() is not None
+        return self.last is not None
 
     def take(self, data: bytes) -> None:
         *lines, self.buffer = (self.buffer + data).split(b"\n")
@@ -75,30 +75,66 @@ class _Child:
                 self.last = message
 
 
+class Crew:
+    """Processes that work side by side, heard in one loop; leaving the block ends those that are still at work."""
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Child] = {}
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in list(self.children):
+            self._leave(name)
+
+    def start(self, name: str, job: Mapping[str, Any], *, what: str, listener: Listener = events.ignore) -> None:
+        """Give `job` to a fresh process; `what` is what errors call it. ResourceError if none can be started."""
+        child = self.children[name] = _start(what, listener)
+        child.tell(json.dumps({**job, "limit": deadline.to_child()}))
+
+    def next(self) -> tuple[str, dict[str, Any] | LangadaptError]:
+        """Wait until one of them ends: its name, and its result or its error.
+
+        Their events reach their listeners meanwhile, and signals that this process has seen reach each of them once.
+        """
+        while True:
+            for child in self.children.values():
+                child.pass_on_signals()
+            channels = [child.channel for child in self.children.values()]
+            ready, _, _ = select.select(channels, [], [], _LOOK_SECONDS)
+            for name, child in self.children.items():
+                if child.heard(child.channel in ready):
+                    outcome = _outcome(child)
+                    self._leave(name)
+                    return name, outcome
+
+    def _leave(self, name: str) -> None:
+        child = self.children.pop(name)
+        if child.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                child.process.stdin.close()  # what still runs sees the end of its input and kills itself
+        child.process.wait()
+        os.close(child.channel)
+
+
 def call(job: Mapping[str, Any], *, what: str, listener: Listener = events.ignore) -> dict[str, Any]:
     """Do `job` in a fresh process and return its result.
 
     Its events reach `listener`, signals that this process has seen reach it once, and its error is raised here with
     the same class, place and hint. If this process dies, the child dies.
     """
-    with _started(listener) as child:
-        child.tell(json.dumps(dict(job)))
-        child.listen()
-        last = child.last
-        if last is None:
-            raise _death(what, child.process.wait())
-        with suppress(subprocess.TimeoutExpired):  # everything is on disk; a hanging tear-down is cut short
-            child.process.wait(_LEAVE_SECONDS)
-    if last["kind"] == "error":
-        kind = getattr(errors, last["type"], LangadaptError)
-        raise kind(last["message"], where=last["where"] or what, hint=last["hint"])
-    if last["kind"] == "crash":
-        raise _crash(what, last)
-    return dict(last)
+    with Crew() as crew:
+        crew.start(what, job, what=what, listener=listener)
+        _, outcome = crew.next()
+    if isinstance(outcome, LangadaptError):
+        raise outcome
+    return outcome
 
 
-@contextmanager
-def _started(listener: Listener) -> Iterator[_Child]:
+def _start(what: str, listener: Listener) -> _Child:
     channel, theirs = os.pipe()
     try:
         # A group of its own: Ctrl-C goes to this process only, which passes it on. Nothing of a step's own prints
@@ -111,14 +147,20 @@ def _started(listener: Listener) -> Iterator[_Child]:
         raise ResourceError(f"cannot start a process: {error.strerror}") from error
     finally:
         os.close(theirs)
-    try:
-        yield _Child(process, channel, listener)
-    finally:
-        if process.stdin is not None:
-            with suppress(BrokenPipeError):
-                process.stdin.close()  # what still runs sees the end of its input and kills itself
-        process.wait()
-        os.close(channel)
+    return _Child(process, channel, listener, what)
+
+
+def _outcome(child: _Child) -> dict[str, Any] | LangadaptError:
+    last = child.last
+    if last is None:
+        return _death(child.what, child.process.wait())
+    with suppress(subprocess.TimeoutExpired):  # everything is on disk; a hanging tear-down is cut short
+        child.process.wait(_LEAVE_SECONDS)
+    if last["kind"] == "error":
+        kind = getattr(errors, last["type"], LangadaptError)
+        failure: LangadaptError = kind(last["message"], where=last["where"] or child.what, hint=last["hint"])
+        return failure
+    return _crash(child.what, last) if last["kind"] == "crash" else dict(last)
 
 
 def _death(what: str, code: int) -> LangadaptError:

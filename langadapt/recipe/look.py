@@ -8,14 +8,17 @@ from typing import Any, Literal
 from langadapt.core import verb as verbs
 from langadapt.core.artifact import Artifact, Identity, is_artifact, open_artifact, partial_folder
 from langadapt.core.config import InputField, Reads, StepConfig, input_fields
+from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input, Inputs, resolve_input
+from langadapt.core.lock import held_by
 from langadapt.core.progress import Listener, ignore
 from langadapt.core.types import Estimate
 from langadapt.recipe import isolate
-from langadapt.recipe.graph import Step
+from langadapt.recipe.graph import Graph, Step
 from langadapt.recipe.sources import FromStep, Source
+from langadapt.recipe.why import Change, changes, last_output, named
 
-State = Literal["up to date", "continue", "would run"]
+State = Literal["up to date", "continue", "would run", "running", "as it is"]
 _SHOWN = 10
 
 
@@ -33,14 +36,17 @@ class Look:
     place: Path | None = None
     artifact: Artifact | None = None
     estimate: Estimate | None = None
+    changes: tuple[Change, ...] = ()
 
     @property
-    def standing(self) -> Literal["done", "partial", "stale", "missing"]:
+    def standing(self) -> Literal["done", "partial", "running", "stale", "missing"]:
         """The state in the words of `langadapt status`."""
         if self.state == "up to date":
             return "done"
         if self.state == "continue":
             return "partial"
+        if self.state == "running":
+            return "running"
         return "stale" if self.before else "missing"
 
 
@@ -69,18 +75,47 @@ class Bench:
         waits = any(not item.exists for value in inputs.values() for item in _each(value))
         before = self.pointer(step.id).is_symlink()
         if waits:
-            return Look(step, "would run", self.reason(step, who, inputs), config, inputs, before)
+            reason, parts = self.compare(step, who, inputs)
+            return Look(step, "would run", reason, config, inputs, before, changes=parts)
         place = self.folder / "steps" / f"{step.id}-{who.fingerprint[:_SHOWN]}"
-        artifact = open_artifact(place) if is_artifact(place) else None
-        if artifact is not None:
+        look = Look(step, "would run", "", config, inputs, before, who.fingerprint, place)
+        if is_artifact(place):
             current = self.pointer(step.id).resolve() == place.resolve()
-            state: State = "up to date"
             reason = "nothing changed" if current else "made earlier with these settings"
-        elif (partial_folder(place) / "partial.json").is_file():
-            state, reason = "continue", "an earlier run was interrupted"
-        else:
-            state, reason = "would run", self.reason(step, who, inputs)
-        return Look(step, state, reason, config, inputs, before, who.fingerprint, place, artifact)
+            return replace(look, state="up to date", reason=reason, artifact=open_artifact(place))
+        at_work = held_by(place.parent / f"{place.name}.lock")
+        if at_work is not None:
+            return replace(look, state="running", reason=f"{at_work} is at it")
+        reason, parts = self.compare(step, who, inputs)
+        if (partial_folder(place) / "partial.json").is_file():
+            return replace(look, state="continue", reason="an earlier run was interrupted", changes=parts)
+        return replace(look, reason=reason, changes=parts)
+
+    def take(self, step: Step) -> Look:
+        """What is there of a step that is not to run: up to date if it is, else its last output as it is, if any."""
+        look = self.look(step)
+        if look.artifact is not None:
+            return look
+        old = last_output(self.pointer(step.id))
+        if old is None:
+            return look
+        return replace(look, state="as it is", reason=f"not up to date: {look.reason}", place=old.path, artifact=old)
+
+    def take_all(self, graph: Graph) -> list[Look]:
+        """What is there of the steps that are not to run; ConfigError if one of them is needed and not there."""
+        looks = []
+        for step in graph.taken.values():
+            look = self.take(step)
+            needed_by = [other.id for other in graph.steps.values() if step.id in other.needs]
+            if look.artifact is not None:
+                self.done(step.id, look.artifact)
+            elif needed_by:
+                raise ConfigError(
+                    f"`{needed_by[0]}` needs step `{step.id}`, which is not to run and has made nothing yet",
+                    hint=f"run it first: --only {step.written}",
+                )
+            looks += [look] if needed_by else []
+        return looks
 
     def price(self, look: Look) -> Look:
         """Add the estimate of a step that has still to run, and keep the facts it predicts for later steps."""
@@ -124,7 +159,8 @@ class Bench:
     def _file(self, given: str, item: InputField) -> Input:
         """A path, resolved in a process of its own when it may have to be converted."""
         path = given
-        if item.reads.resolver is not None:
+        plain_text = not item.reads.kinds and Path(given).exists()
+        if item.reads.resolver is not None and not plain_text:
             job = {"do": "resolve", "resolver": item.reads.resolver, "given": given}
             path = isolate.call(job, what=f"`{given}`", listener=self.listener)["path"]
         plain = replace(item, reads=replace(item.reads, resolver=None))
@@ -134,74 +170,23 @@ class Bench:
         artifact = self.artifacts.get(step)
         return str(artifact.path if artifact is not None else self.pointer(step))
 
-    def reason(self, step: Step, who: Identity, inputs: Inputs) -> str:
-        """Why a step has to run: compared with the output that the pointer of the step shows to."""
+    def compare(self, step: Step, who: Identity, inputs: Inputs) -> tuple[str, tuple[Change, ...]]:
+        """Why a step has to run, and each part of its key that differs from that of its last output."""
         pointer = self.pointer(step.id)
         if not pointer.is_symlink():
-            return "never ran"
-        if not is_artifact(pointer):
-            return "its output is gone"
-        old = open_artifact(pointer).manifest
-        reasons = []
-        if old["verb"] != who.verb:
-            reasons.append(f"verb changed {old['verb']} -> {who.verb}")
-        elif old["schema"] != who.schema:
-            reasons.append(f"`{who.verb}` itself changed (version {old['schema']} -> {who.schema})")
-        before, now = flat(old["config"]), flat(who.config)
-        for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key):
-                reasons.append(f"config `{key}` changed {_shown(before.get(key))} -> {_shown(now.get(key))}")
-        reasons += self._changed_inputs(step, old["inputs"], inputs)
-        return "; ".join(reasons) or "its output is gone"
-
-    def _changed_inputs(self, step: Step, old: Mapping[str, Any], inputs: Inputs) -> list[str]:
-        found = []
-        before = flat(old)
-        now = {key: item for name, value in inputs.items() for key, item in _named(name, value)}
-        for key in sorted(before.keys() | now.keys()):
-            item = now.get(key)
-            if item is None:
-                found.append(f"input `{key}` is no longer there")
-            elif not item.exists:
-                found.append(f"input `{key}` will be made anew (step {item.given})")
-            elif before.get(key) != item.digest:
-                what = "is new" if key not in before else "changed"
-                source = f"step {item.given}" if item.given in self.artifacts else item.given
-                found.append(f"input `{key}` {what} ({source})")
-        return found
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested plain data as {dotted key: scalar}."""
-    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
-    found: dict[str, Any] = {}
-    for key, item in parts:
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(item, Mapping | list | tuple):
-            found |= flat(item, name)
-        else:
-            found[name] = item
-    return found
+            return "never ran", ()
+        old = last_output(pointer)
+        if old is None:
+            return "its output is gone", ()
+        found = tuple(changes(old.manifest, who, inputs, self.artifacts))
+        return "; ".join(change.text for change in found) or "its output is gone", found
 
 
 def _each(value: Input | tuple[Input, ...] | dict[str, Input] | None) -> list[Input]:
-    return [item for _, item in _named("", value)]
-
-
-def _named(name: str, value: Input | tuple[Input, ...] | dict[str, Input] | None) -> list[tuple[str, Input]]:
-    if value is None:
-        return []
-    if isinstance(value, Input):
-        return [(name, value)]
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    return [(f"{name}.{key}", item) for key, item in pairs]
+    return [item for _, item in named("", value)]
 
 
 def _empty(item: InputField) -> tuple[Input, ...] | dict[str, Input] | None:
     if item.shape == "one":
         return None
     return () if item.shape == "many" else {}
-
-
-def _shown(value: object) -> str:
-    return "default" if value is None else str(value)

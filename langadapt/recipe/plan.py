@@ -9,6 +9,7 @@ from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes, show_seconds
 from langadapt.recipe.graph import Graph
 from langadapt.recipe.look import Bench, Look
+from langadapt.recipe.why import Change, last_output, other_versions
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Plan:
     folder: Path
     looks: tuple[Look, ...]
     off: tuple[str, ...]
+    taken: tuple[Look, ...] = ()
 
     @property
     def total(self) -> Estimate:
@@ -38,12 +40,53 @@ class Plan:
             "memory_bytes": total.memory_bytes,
             "disk_bytes": total.disk_bytes,
             "off": list(self.off),
+            "taken": [_plain(look) for look in self.taken],
             "steps": [_plain(look) for look in self.looks],
         }
+
+    def why(self) -> dict[str, Any]:
+        """Which part of the key of each step is another than that of its last output, as plain data."""
+        return {
+            "schema": "langadapt/why/1",
+            "path": str(self.folder),
+            "steps": [self._why(look) for look in self.looks],
+        }
+
+    def _why(self, look: Look) -> dict[str, Any]:
+        last = look.artifact or last_output(self.folder.absolute() / "steps" / look.step.id)
+        return {
+            "step": look.step.id,
+            "verb": look.step.verb.name,
+            "state": look.state,
+            "reason": look.reason,
+            "fingerprint": look.fingerprint,
+            "compared_with": None if last is None else str(last.path),
+            "changes": [
+                {"part": item.part, "name": item.name, "old": item.old, "new": item.new} for item in look.changes
+            ],
+            "versions": [] if last is None else [list(item) for item in other_versions(last)],
+        }
+
+    def why_table(self) -> Table:
+        """The same for people: a row for each part of the key that changed."""
+        rows: list[tuple[str, ...]] = []
+        for entry, look in zip(self.why()["steps"], self.looks, strict=True):
+            found = [
+                (f"{item.part} `{item.name}`", _brief(item.old, "default"), _brief(item.new, _after(item)))
+                for item in look.changes
+            ]
+            found = found or [(look.reason, "", "")]
+            found += [(f"not in the key: {name}", then, now) for name, then, now in entry["versions"]]
+            rows += [(look.step.id if not row else "", look.state if not row else "", *cells) for row, cells in
+                     enumerate(found)]  # fmt: skip
+        columns = ("step", "state", "what changed", "before", "now")
+        return Table(f"what the outputs were made from, and what they would be made from now ({self.folder})", columns,
+                     tuple(rows))  # fmt: skip
 
     def table(self) -> Table:
         """The plan for people, with totals."""
         rows: list[tuple[str, ...]] = []
+        rows += [(look.step.id, "as it is", look.reason, "", "", "") for look in self.taken]
         rows += [(look.step.id, look.state, look.reason, *_price(look.estimate)) for look in self.looks]
         rows += [(name, "off", "switched off in the recipe", "", "", "") for name in self.off]
         running = sum(look.artifact is None for look in self.looks)
@@ -56,6 +99,16 @@ class Plan:
         notes += [f"{look.step.id}: {name}: {value}" for look in self.looks for name, value in _said(look)]
         columns = ("step", "state", "why", "time", "memory", "disk")
         return Table(f"what a run would do ({self.folder})", columns, tuple(rows), tuple(notes))
+
+
+def _brief(value: Any, missing: str) -> str:
+    """A value, or the beginning of a digest, for a cell of a table."""
+    text = missing if value is None else str(value)
+    return text[:10] if len(text) == 64 else text
+
+
+def _after(change: Change) -> str:
+    return "will be made anew" if change.part == "input" and "anew" in change.text else "default"
 
 
 def _price(estimate: Estimate | None) -> tuple[str, str, str]:
@@ -97,6 +150,7 @@ def _problems(look: Look) -> tuple[str, ...]:
 def plan(graph: Graph, folder: Path, *, estimates: bool = True, listener: Listener = ignore) -> Plan:
     """Look at every step without running any; later steps are priced with the facts that earlier ones predict."""
     bench = Bench(folder.absolute(), listener)
+    taken = bench.take_all(graph)
     looks = []
     for step in graph.steps.values():
         look = bench.look(step)
@@ -105,4 +159,4 @@ def plan(graph: Graph, folder: Path, *, estimates: bool = True, listener: Listen
         elif estimates:
             look = bench.price(look)
         looks.append(look)
-    return Plan(folder, tuple(looks), graph.off)
+    return Plan(folder, tuple(looks), graph.off, tuple(taken))

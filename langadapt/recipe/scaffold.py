@@ -37,6 +37,13 @@ def write_workspace(folder: Path, wish: Wish) -> Path:
             raise OutputError(
                 f"`{path}` exists", hint=f"edit it, or take another folder: langadapt init DIR; see {folder} first"
             )
+    for name in ("artifact.json", "config.json", "tokenizer.json"):
+        if (folder / name).is_file():
+            there = "an artifact" if name == "artifact.json" else "a model"
+            raise OutputError(
+                f"`{folder.absolute()}` holds {there} (`{name}`); a workspace gets a folder of its own",
+                hint=f"langadapt init {normalise(wish.lang)} --lang {wish.lang} --text FILE --model {wish.model}",
+            )
     target, source = normalise(wish.lang), normalise(wish.source_lang)
     if wish.source_text and target == source:
         raise ConfigError(f"target and source are both `{target}`", hint="give another `--source-lang`")

@@ -24,15 +24,15 @@ def settle(recipe: Recipe, verbs: Mapping[str, Verb], problems: Problems) -> Rec
         when = step.when
         with problems.collecting():
             if isinstance(when, Raw):
-                when = parse_value(when.text, when.origin)
-            for key, value in step.fields.items():
+                when = {"true": True, "false": False}.get(when.text.strip(), when.text)
+            for key, value in step.fields.items() if step.id in verbs else ():
                 fields[key] = _fit(value, verbs[step.id], key)
         steps[step.id] = replace(step, fields=fields, when=when)
     return replace(recipe, vars=variables, steps=steps)
 
 
 def _variable(name: str, raw: Raw, recipe: Recipe, verbs: Mapping[str, Verb]) -> Any:
-    for step in recipe.steps.values():
+    for step in [step for step in recipe.steps.values() if step.id in verbs]:
         for key, template in step.fields.items():
             for path in _places(template, "${" + name + "}", key):
                 return _typed(verbs[step.id], path, raw)

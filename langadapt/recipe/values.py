@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langadapt.core.errors import ConfigError
+from langadapt.recipe.axes import Axes, Point
 from langadapt.recipe.document import Recipe, did_you_mean
 
 # `$${` is a literal `${`.
@@ -25,11 +26,23 @@ class Variables:
 
     values: Mapping[str, Any]
     typed: frozenset[str]
+    axes: Axes = field(default_factory=Axes)
+    point: Point = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Variables":
         """Variables with the command line laid over them."""
-        return cls(recipe.vars, recipe.typed_vars)
+        return cls(recipe.vars, recipe.typed_vars, recipe.axes)
+
+    def at(self, point: Point) -> "Variables":
+        """The same for a step at one point of the matrix: its axes are variables there."""
+        return replace(self, values={**self.values, **self.axes.variables(point)}, point=point)
+
+    def spread(self, key: str) -> list["Variables"]:
+        """A key of a map that names axes which the step is not over stands for one entry a value of them."""
+        named = [name.partition(".")[0] for name in names_in(key)]
+        free = [name for name in dict.fromkeys(named) if name in self.axes.values and name not in self.point]
+        return [self.at(point) for point in self.axes.points(free, self.point)] if free else [self]
 
     def fill(self, value: Any, where: str | None = None) -> Any:
         """Replace every `${name}`; a value that is exactly `${name}` keeps the variable's type.
@@ -45,11 +58,12 @@ class Variables:
         if isinstance(value, dict):
             result: dict[str, Any] = {}
             for key, item in value.items():
-                name, inner = self.fill_key(key, where), self.fill(item, where)
-                if name in result:
-                    raise ConfigError(f"two keys become `{name}`", where=where)
-                if not isinstance(inner, Unset):
-                    result[name] = inner
+                for here in self.spread(key):
+                    name, inner = here.fill_key(key, where), here.fill(item, where)
+                    if name in result:
+                        raise ConfigError(f"two keys become `{name}`", where=where)
+                    if not isinstance(inner, Unset):
+                        result[name] = inner
             return result
         return value
 
@@ -59,7 +73,7 @@ class Variables:
 
     def uses_typed(self, value: Any) -> bool:
         """Does any part of `value` come from a variable given on the command line?"""
-        return any(name in self.typed for name in _names(value))
+        return any(name in self.typed for name in names_in(value))
 
     def _fill_text(self, text: str, where: str | None) -> Any:
         match = _REFERENCE.fullmatch(text)
@@ -82,28 +96,27 @@ class Variables:
         return _REFERENCE.sub(replace, text)
 
     def _get(self, name: str, where: str | None) -> Any:
+        axis = name.partition(".")[0]
+        if name not in self.values and axis in self.axes.values and axis not in self.point:
+            raise ConfigError(
+                f"`{axis}` is an axis of the matrix, and this step is not made over it",
+                where=where,
+                hint=f"add `matrix: [{', '.join([*self.point, axis])}]` to the step, or collect: "
+                f'{{"${{{axis}}}": STEP}}',
+            )
         if name not in self.values:
             raise ConfigError(f"unknown variable `{name}`", where=where, hint=did_you_mean(name, list(self.values)))
         return self.values[name]
 
 
-def _names(value: Any) -> Iterator[str]:
+def names_in(value: Any) -> Iterator[str]:
+    """The names of all `${name}` in plain data, keys of maps included."""
     if isinstance(value, str):
         yield from (match[1] for match in _REFERENCE.finditer(value) if match[1] is not None)
     elif isinstance(value, list):
         for item in value:
-            yield from _names(item)
+            yield from names_in(item)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _names(key)
-            yield from _names(item)
-
-
-def switched_on(when: Any, variables: Variables, where: str | None) -> bool:
-    """Is a step on? `when` is true, false, or exactly `${name}`: null, false, 0 and empty mean off."""
-    if isinstance(when, bool):
-        return when
-    if not isinstance(when, str) or _REFERENCE.fullmatch(when) is None:
-        raise ConfigError(f"`when` should be true, false or one `${{name}}` (got `{when}`)", where=where)
-    value = variables.fill(when, where)
-    return not isinstance(value, Unset) and bool(value) and value != "false"
+            yield from names_in(key)
+            yield from names_in(item)

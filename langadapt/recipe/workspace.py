@@ -1,6 +1,6 @@
 """A workspace is a folder with a recipe `langadapt.yaml`: verbs work there as they stand, flags are remembered."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from langadapt.core.io import pretty_json, read_json_lines, read_json_object, re
 from langadapt.core.languages import normalise
 from langadapt.core.progress import Listener, Note, ignore
 from langadapt.core.sources import show_value
+from langadapt.core.yaml import load_file
 from langadapt.recipe import runner
-from langadapt.recipe.document import Setting
+from langadapt.recipe.document import EXPANDED, Setting, did_you_mean
 from langadapt.recipe.graph import Graph, Step, build
 from langadapt.recipe.plan import Plan, plan
 from langadapt.recipe.record import HISTORY
@@ -50,18 +51,126 @@ def remember(folder: Path, values: Mapping[str, Mapping[str, Any]]) -> None:
     for step, pairs in values.items():
         if pairs:
             kept[step] = {**kept.get(step, {}), **pairs}
+        # a setting of one point of a matrix holds against that of all of them, unless the latter is newer
+        for other in [name for name in kept if name.startswith(f"{step}{EXPANDED}")]:
+            kept[other] = {key: value for key, value in kept[other].items() if key not in pairs}
+    kept = {step: pairs for step, pairs in kept.items() if pairs}
     replace_durably(path, pretty_json(kept))
 
 
+def forget(recipe: Path, names: Iterable[str]) -> tuple[Setting, ...]:
+    """Drop recorded settings: `cpt.steps`, all of `cpt`, a variable, or `all`; ConfigError for what is not recorded."""
+    path = recipe.parent / OVERRIDES
+    there = recorded(recipe)
+    dropped: list[Setting] = []
+    for name in names:
+        fits = [
+            item
+            for item in there
+            if name == "all" or item.key.removeprefix("vars.") == name or item.key.startswith(f"{name}.")
+        ]
+        if not fits:
+            known = [item.key.removeprefix("vars.") for item in there]
+            raise ConfigError(f"`{name}` is not recorded in `{path}`", hint=did_you_mean(name, known))
+        dropped += [item for item in fits if item not in dropped]
+    kept: dict[str, dict[str, Any]] = {}
+    for step, values in (read_json_object(path) if path.is_file() else {}).items():
+        left = {key: value for key, value in values.items() if f"{step}.{key}" not in {item.key for item in dropped}}
+        kept |= {step: left} if left else {}
+    if dropped:
+        replace_durably(path, pretty_json(kept))
+    return tuple(dropped)
+
+
+def remember_settings(graph: Graph, settings: tuple[Setting, ...], listener: Listener = ignore) -> None:
+    """Record what was typed after `-o` in the workspace of a graph, as flags of verbs are; nothing for other recipes.
+
+    Values are recorded with the type that their place has given them, existing paths as absolute ones.
+    """
+    recipe = graph.recipe
+    if recipe.path.name != RECIPE:
+        return
+    for setting in settings:
+        step, _, key = _split(graph, setting.key)
+        if step == "vars":
+            value = recipe.vars[key] if key in recipe.vars else list(recipe.axes.values[key])
+            place = key if _feeds_input(graph, key) else ""
+        else:
+            text = next(item for item in recipe.steps.values() if step in (item.id, item.written))
+            verb = graph.verbs[text.id]
+            place = key if key.partition(".")[0] in {item.name for item in input_fields(verb.config)} else ""
+            value = text.when if key == "when" else _at(text.fields, key.split("."))
+        remember(recipe.path.parent, {step: {key: _absolute(value) if place else value}})
+    listener(Note(text=f"recorded for later commands in `{recipe.path.parent / OVERRIDES}`"))
+
+
+def _split(graph: Graph, key: str) -> tuple[str, str, str]:
+    """(step, `.`, field) of the key of a setting; values on axes may hold dots."""
+    name = key.removeprefix("vars.")
+    if "." not in name:
+        return "vars", ".", name
+    ids = [item for step in graph.recipe.steps.values() for item in (step.id, step.written)]
+    step = max((item for item in ids if name.startswith(f"{item}.")), key=len)
+    return step, ".", name[len(step) + 1 :]
+
+
+def _feeds_input(graph: Graph, variable: str) -> bool:
+    wanted = "${" + variable + "}"
+    return any(
+        wanted in str(text.fields.get(item.name, ""))
+        for text in graph.recipe.steps.values()
+        for item in input_fields(graph.verbs[text.id].config)
+    )
+
+
+def _at(values: Any, path: list[str]) -> Any:
+    for part in path:
+        values = values[part]
+    return values
+
+
+def _absolute(value: Any) -> Any:
+    """Existing paths as absolute ones, since the next command may come from another folder."""
+    if isinstance(value, str) and Path(value).exists():
+        return str(Path(value).absolute())
+    if isinstance(value, dict):
+        return {name: _absolute(item) for name, item in value.items()}
+    return [_absolute(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def load(recipe: Path, settings: tuple[Setting, ...], listener: Listener = ignore) -> Graph:
-    """The checked graph of a recipe under recorded and given settings (given ones win); says what was recorded."""
+    """The checked graph of a recipe under recorded and given settings (given ones win); says what was recorded.
+
+    A recorded setting that holds against a later edit of the recipe is a warning.
+    """
     old = recorded(recipe)
-    given = {setting.key for setting in settings}
-    used = [setting for setting in old if setting.key not in given]
+    given = {setting.key.removeprefix("vars.") for setting in settings}
+    used = [setting for setting in old if setting.key.removeprefix("vars.") not in given]
     if used:
+        path = recipe.parent / OVERRIDES
         shown = ", ".join(f"{setting.key.removeprefix('vars.')}={show_value(setting.shown)}" for setting in used)
-        listener(Note(text=f"recorded settings are used ({recipe.parent / OVERRIDES}): {shown}"))
+        listener(Note(text=f"recorded settings are used ({path}): {shown}"))
+        edited = recipe.stat().st_mtime_ns > path.stat().st_mtime_ns
+        for setting, value, where in against(recipe, used) if edited else ():
+            name = setting.key.removeprefix("vars.")
+            text = f"`{name}={show_value(setting.shown)}` is recorded and holds, not `{show_value(value)}` in {where}"
+            listener(Note(text=f"{text}; to drop it: langadapt run --forget {name}", level="warning"))
     return build(recipe, old + settings)
+
+
+def against(recipe: Path, settings: Iterable[Setting]) -> list[tuple[Setting, Any, str]]:
+    """The settings that replace another value in the file, with that value and its place."""
+    loaded = load_file(recipe)
+    found = []
+    for setting in settings:
+        step, _, key = setting.key.partition(".")
+        top = ["vars", key] if step == "vars" else ["steps", step.partition(EXPANDED)[0], *key.split(".")]
+        value: Any = loaded.values
+        for part in top:
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None and value != setting.value:
+            found.append((setting, value, loaded.places.get(".".join(top), str(recipe))))
+    return found
 
 
 @dataclass(frozen=True)
@@ -104,7 +213,7 @@ def run_verb(
     recipe = (folder or Path()) / RECIPE
     graph = load(recipe, (), listener if not overrides else ignore)
     targets = _targets(graph, verb, lang)
-    values = {target.id: _portable(target, overrides) for target in targets}
+    values = {_name_of(target, targets, graph): _portable(target, overrides) for target in targets}
     if overrides:
         flags = [
             Setting(f"{name}.{key}", value, "--" + key.replace("_", "-"))
@@ -123,18 +232,16 @@ def run_verb(
     return VerbDone(next(step for step in done.steps if step.id == first), done)
 
 
+def _name_of(target: Step, targets: list[Step], graph: Graph) -> str:
+    """What a setting is recorded for: a step as it is written if all that the matrix makes of it are meant."""
+    whole = {step.id for step in graph.steps.values() if step.written == target.written}
+    return target.written if whole <= {step.id for step in targets} else target.id
+
+
 def _portable(step: Step, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides as they are recorded: paths absolute, since the next command may come from another folder."""
     inputs = {item.name for item in input_fields(step.verb.config)}
-
-    def absolute(value: Any) -> Any:
-        if isinstance(value, str) and Path(value).exists():
-            return str(Path(value).absolute())
-        if isinstance(value, dict):
-            return {name: absolute(item) for name, item in value.items()}
-        return [absolute(item) for item in value] if isinstance(value, list | tuple) else value
-
-    return {key: absolute(value) if key in inputs else value for key, value in overrides.items()}
+    return {key: _absolute(value) if key in inputs else value for key, value in overrides.items()}
 
 
 def _targets(graph: Graph, verb: str, lang: str | None) -> list[Step]:

@@ -187,3 +187,21 @@ def test_the_quickstart_recipe_holds(texts: Path, control: str, other: bool) -> 
     assert ("other" in graph.steps) is other
     assert (graph.steps["evaluate"].wiring.get("control") == FromStep("control")) == (control == "true")
     assert graph.steps["tokenizer"].values["size"] in (4000, "4k")
+
+
+@pytest.mark.usefixtures("_toys")
+def test_flags_of_a_verb_over_a_matrix() -> None:
+    Path("langadapt.yaml").write_text(
+        "matrix: {lang: [hu, fi], seed: [1, 2]}\nsteps:\n"
+        "  one: {use: note, matrix: [lang, seed], text: a.txt, lang: '${lang}', seed: '${seed}'}\n"
+    )
+    assert ran(run_verb("note", {"size": 5}, lang="hu")) == {"one@hu,1": "new", "one@hu,2": "new"}
+    kept = json.loads(Path("overrides.json").read_text())
+    assert kept == {"one@hu,1": {"size": 5}, "one@hu,2": {"size": 5}}
+    narrowed = workspace.load(Path("langadapt.yaml"), (workspace.Setting.parse("seed=[2, 3]"),))
+    sizes = {step.id: step.values.get("size") for step in narrowed.steps.values()}
+    assert sizes == {"one@hu,2": 5, "one@hu,3": None, "one@fi,2": None, "one@fi,3": None}
+    run_verb("note", {"size": 6})
+    assert json.loads(Path("overrides.json").read_text()) == {"one": {"size": 6}}
+    sizes = {step.id: step.values.get("size") for step in workspace.load(Path("langadapt.yaml"), ()).steps.values()}
+    assert set(sizes.values()) == {6}, "what was said last holds"
