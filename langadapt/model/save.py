@@ -4,15 +4,18 @@ Files are written shard by shard; tensors that are not replaced are read lazily 
 another dtype. Nothing is linked: a hard link to a user's weights would change with them.
 """
 
+import os
+import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langadapt.core.errors import DataError, LangadaptError
 from langadapt.core.io import pretty_json, read_json_object, write_durably
 from langadapt.core.progress import Progress
-from langadapt.model.facts import text_config
+from langadapt.model.facts import HEADS, INPUT_TABLES, is_tied, text_config
 from langadapt.model.weights import INDEX, SINGLE, Weights, open_weights
 
 if TYPE_CHECKING:
@@ -54,6 +57,9 @@ def write_model(
     """
     weights = open_weights(base_folder)
     named = {stored_name(weights, name): value for name, value in replace.items()}
+    for copy in tied_copies(base_folder, weights) - set(drop):
+        own = [value for name, value in named.items() if name.endswith(INPUT_TABLES)]
+        named |= {copy: own[0]} if own else {}
     sizes = 0
     for shard in (progress or Progress()).track(
         weights.shards, "writing model files", total=len(weights.shards), unit="files"
@@ -72,6 +78,17 @@ def write_model(
                 shutil.copyfile(path, out_folder / path.name)
 
 
+def tied_copies(folder: Path, weights: Weights) -> set[str]:
+    """Heads that are stored although the config ties them to the input table: they must stay equal to it.
+
+    transformers unties the two without asking where the files hold different values.
+    """
+    heads = {name for name in HEADS if name in weights.tensors}
+    if not heads or not any(name.endswith(INPUT_TABLES) for name in weights.tensors):
+        return set()
+    return heads if is_tied(read_json_object(folder / "config.json"), weights.tensors) else set()
+
+
 def stored_name(weights: Weights, name: str) -> str:
     """The name of a parameter in the files; older files leave out the first part (`transformer.`)."""
     for candidate in (name, name.partition(".")[2]):
@@ -84,8 +101,6 @@ def _write_shard(
     weights: Weights, shard: Path, out: Path, replace: Mapping[str, Any], resized: set[str], drop: set[str]
 ) -> int:
     """Write one file; returns the bytes of its tensors."""
-    from safetensors.torch import save_file
-
     tensors: dict[str, torch.Tensor] = {}
     for name, info in weights.tensors.items():
         if info.file != shard or name in drop:
@@ -94,8 +109,38 @@ def _write_shard(
         tensors[name] = stored if name not in replace else _fitted(name, replace[name], stored, name in resized)
     if not tensors:
         raise DataError(f"`{shard}` would be empty")
-    save_file(tensors, out, metadata={"format": "pt"})
+    write_tensors(tensors, out)
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def write_tensors(tensors: "Mapping[str, torch.Tensor]", out: Path) -> None:
+    """Write a safetensors file; OSError if the disk is full."""
+    from safetensors.torch import save_file
+
+    with saving(out):
+        save_file(dict(tensors), out, metadata={"format": "pt"})
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Around the safetensors library writing `path`: its errors of the disk as OSError, and the usual permissions.
+
+    It reports a full disk as an error of its own, and leaves files that only their owner may read.
+    """
+    from safetensors import SafetensorError
+
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    try:
+        yield
+    except SafetensorError as error:
+        # the library keeps only the text: "I/O error: No space left on device (os error 28)"
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        code = int(number.group(1))
+        raise OSError(code, os.strerror(code), str(path)) from error
+    path.chmod(mode)
 
 
 def _fitted(name: str, value: Any, stored: "torch.Tensor", resized: bool) -> "torch.Tensor":

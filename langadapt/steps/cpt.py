@@ -1,31 +1,37 @@
 """Continue pretraining on a mixture: bits per byte and forgetting watched, safe to kill, exact to go on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import DataInput, Flag, ModelInput, Runtime, StepConfig
+from langadapt.core.config import DataInput, Flag, ModelInput, Reads, Runtime, StepConfig, validate
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
-from langadapt.core.io import pretty_json, sha256_file, write_durably
+from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.languages import Lang
-from langadapt.core.registry import load_method
-from langadapt.core.types import Block, Estimate, Table
-from langadapt.core.units import Count, show_bytes, show_seconds
+from langadapt.core.registry import Method, load_method
+from langadapt.core.types import Estimate, Movable, Table
+from langadapt.core.units import Count
+from langadapt.train.stages import StageOptions
 
 if TYPE_CHECKING:
     from langadapt.mixture.stream import Stream
+    from langadapt.train.branch import Branch, Places
     from langadapt.train.plan import Plan
     from langadapt.train.session import Means
+    from langadapt.train.stages import Course
+    from langadapt.train.trainable import Trainable
 
 KIND = "model"
 SCHEMA = 1
+HEAVY = True
 # Facts of the model that was given, which stay true of the one that is made.
 _KEPT_FACTS = ("method", "base_digest", "old_rows", "added")
+# Tokens of each probe on which a merged model is compared with the trained one.
+_COMPARED = 64
 _Average = Annotated[float, Field(ge=0, lt=1)]
-_STORED_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Config(StepConfig):
@@ -39,6 +45,8 @@ class Config(StepConfig):
     """Language that is being learnt; by default that of the targets. Probes in other languages are guarded."""
     strategy: Annotated[str, Flag()] = "full"
     """Which weights may move; see `langadapt list methods`."""
+    strategy_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the strategy, e.g. `strategy_options.rank=16` for lora; docs/methods/ has a page for each."""
     tokens: Annotated[Annotated[Count, Field(ge=1)] | None, Flag()] = None
     """Tokens to train on; by default the target text is read once."""
     steps: Annotated[Annotated[Count, Field(ge=1)] | None, Flag()] = None
@@ -46,7 +54,7 @@ class Config(StepConfig):
     max_epochs: Annotated[float, Field(gt=0)] = 4.0
     """Most times that the target text may be read; above 16 is an error."""
     learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, Flag()] = None
-    """Peak learning rate; by default 3e-4 at 135M parameters, 1e-4 at 1B, 5e-5 at 7B."""
+    """Peak learning rate; by default 3e-4 at 135M parameters, 1e-4 at 1B, 5e-5 at 7B; 2e-4 with an adapter."""
     new_rows_factor: Annotated[float, Field(gt=0)] = 5.0
     """Learning rate of the rows of new tokens, as a multiple of the others'."""
     batch_tokens: Annotated[Count, Field(ge=1)] | None = None
@@ -57,14 +65,36 @@ class Config(StepConfig):
     """Steps until the learning rate is at its peak; by default 5 % of all."""
     final_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the peak learning rate that is left at the last step."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """AdamW decay of matrices; norms, biases and tables have none."""
+    schedule: Annotated[Literal["cosine", "linear", "constant", "wsd"], Flag()] = "cosine"
+    """Course of the learning rate; wsd stays at the peak and falls at the end, so that it can be branched."""
+    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of all steps in which a wsd run falls."""
+    keep_branch: Annotated[bool, Flag()] = False
+    """Keep weights and moments as they are before the decay, for --branch-from; 12 bytes a moving parameter."""
+    branch_from: Annotated[str, Reads(("model", "checkpoint"), flag_only=True)] | None = None
+    """Go on from the state that another run kept, or from a checkpoint; steps count from its beginning."""
+    skip_positions: tuple[str, ...] = ()
+    """Places of the stream to leave out, `first:last` with the last one excluded; an incident names them."""
+    stages: tuple[StageOptions, ...] = ()
+    """Parts of the run in which different weights move: share, strategy, learning_rate_factor, warmup_steps."""
+    on_bad_step: Literal["stop", "skip"] = "stop"
+    """What to do when loss or gradient are not finite: stop, or leave the step out and say so in the ledger."""
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """AdamW decay of matrices, by default 0.1, and 0 for an adapter; norms, biases and tables have none."""
     betas: tuple[_Average, _Average] = (0.9, 0.95)
     """AdamW's two averages."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm; longer gradients are shortened to it."""
     compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
     """Precision of matrix products; auto: bf16 where the processor has units for it. Weights that move are fp32."""
+    weights: Annotated[Literal["fp32", "bf16"], Flag()] = "fp32"
+    """Weights while they move; bf16 halves them and rounds stochastically (needs langadapt[lowbit])."""
+    moments: Annotated[Literal["fp32", "8bit", "4bit"], Flag()] = "fp32"
+    """AdamW's two averages in memory: 8, 2 or 1 bytes a parameter (below fp32 needs langadapt[lowbit])."""
+    compile: Annotated[bool, Flag()] = False
+    """Compile the layers with torch.compile; needs a C++ compiler, pays off after some hundred steps."""
+    gradient_checkpointing: Annotated[Literal["auto", "on", "off"], Flag(), Runtime()] = "auto"
+    """Compute activations again instead of keeping them; auto: when memory would not do. Same result."""
     probe_every: Annotated[int, Field(ge=1)] | None = None
     """Steps between measurements of bits per byte; by default a third of the run."""
     max_forgetting: Annotated[float, Flag(), Runtime(), Field(ge=0)] = 0.10
@@ -91,26 +121,30 @@ def _run(config: Config, out: Output) -> Artifact:
     from langadapt.mixture.stream import Stream
     from langadapt.model.facts import model_facts
     from langadapt.model.load import load_model
-    from langadapt.model.save import write_model
     from langadapt.model.tables import table_names
+    from langadapt.train.branch import make_places
+    from langadapt.train.combine import check_combination, check_fit
+    from langadapt.train.stages import make_course, names_of_stages
+    from langadapt.train.trainable import make_trainable
 
     given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
     base = {**given.facts, **model_facts(given.path)}
-    _check_fit(given, data, base)
-    plan = _plan(config, base, data.facts)
+    check_fit(given, data, base)
+    branch = _branch(config, out.inputs)
+    plan = _plan(config, base, data.facts, branch)
+    places = make_places(plan.budget.batch_blocks, config.skip_positions, branch)
     out.progress.note(plan.sentence())
     model = load_model(given.path)
+    compute = _means(config, plan).compute
+    movable = _movable(config, model)
     sizes = {name: value.numel() for name, value in model.named_parameters()}
-    movable: set[str] = load_method("select", config.strategy)(sizes, table_names(model))
+    course = make_course(plan.schedule, config.stages, names_of_stages(config.stages, sizes, table_names(model)))
+    check_combination(config, adapter=movable.adapter is not None)
+    subject = make_trainable(model, movable, seed=config.seed, folder=given.path, compute=compute)
+    moving = subject.parameters
 
     stream = Stream.open(data.path)
-    facts = _train(config, out, model, movable, plan, stream)
-    write_model(
-        given.path,
-        out.folder,
-        {name: value for name, value in model.named_parameters() if name in movable},
-        progress=out.progress,
-    )
+    facts = _train(config, out, subject, plan, course, places, stream, branch)
     return out.commit(
         {key: given.facts[key] for key in _KEPT_FACTS if key in given.facts}
         | model_facts(out.folder)
@@ -123,18 +157,54 @@ def _run(config: Config, out: Output) -> Artifact:
             "batch_tokens": plan.budget.batch_tokens,
             "epochs": plan.target_epochs,
             "learning_rate": plan.schedule.peak,
+            "schedule": plan.schedule.kind,
             "document_separator": int(data.facts["document_separator"]),
-            "trained_parameters": sum(sizes[name] for name in movable),
+            "trained_parameters": moving,
         }
     )
 
 
+def _strategy(config: Config) -> tuple[Method, Any]:
+    """The selection method and its options; ConfigError if there is no such method or option."""
+    method = load_method("select", config.strategy)
+    return method, validate(method.options, config.strategy_options, what=f"options of `{method.name}`")
+
+
+def _movable(config: Config, model: Any) -> Movable:
+    """What the strategy lets move; with stages what any of theirs does."""
+    from langadapt.model.tables import table_names
+    from langadapt.train.stages import names_of_stages
+
+    sizes = {name: value.numel() for name, value in model.named_parameters()}
+    if config.stages:
+        return Movable(frozenset[str]().union(*names_of_stages(config.stages, sizes, table_names(model)).values()))
+    method, options = _strategy(config)
+    movable: Movable = method(sizes, table_names(model), options)
+    return movable
+
+
+def _branch(config: Config, inputs: Inputs) -> "Branch | None":
+    if config.branch_from is None:
+        return None
+    from langadapt.train.branch import open_branch
+
+    return open_branch(_one(inputs, "branch_from"), _one(inputs, "model"), _one(inputs, "data"))
+
+
 def _train(
-    config: Config, out: Output, model: Any, movable: set[str], plan: "Plan", stream: "Stream"
+    config: Config,
+    out: Output,
+    subject: "Trainable",
+    plan: "Plan",
+    course: "Course",
+    places: "Places",
+    stream: "Stream",
+    branch: "Branch | None",
 ) -> dict[str, Any]:
     """The run itself, and its records into the artifact; returns what it found out."""
     from langadapt.mixture.ledger import ledger
     from langadapt.model.load import load_tokenizer
+    from langadapt.train.branch import FOLDER, origin_of, words
     from langadapt.train.checkpoint import Checkpoints
     from langadapt.train.journal import Journal
     from langadapt.train.loop import Surroundings
@@ -147,13 +217,31 @@ def _train(
     means = _means(config, plan)
     tokenizer = load_tokenizer(given.path)
     probe = Probe(
-        data.path / "probes.jsonl", model, tokenizer, prefix=separator, compute=means.compute, progress=out.progress
+        data.path / "probes.jsonl",
+        subject.model,
+        tokenizer,
+        prefix=separator,
+        compute=means.compute,
+        progress=out.progress,
     )
     checkpoints = Checkpoints(
-        out.partial / "checkpoints", out.identity.fingerprint, config.keep_checkpoints, out.progress
+        out.partial / "checkpoints",
+        out.identity.fingerprint,
+        config.keep_checkpoints,
+        out.progress,
+        pinned=frozenset() if plan.kept_step is None else frozenset({plan.kept_step}),
+        origin=origin_of(
+            given,
+            data,
+            places,
+            batch_tokens=plan.budget.batch_tokens,
+            learning_rate=plan.schedule.peak,
+            warmup_steps=plan.schedule.warmup_steps,
+        ),
     )
     around = Surroundings(
-        batch_at=_batches(stream, plan.budget.batch_blocks),
+        batch_at=lambda step: [stream.block(position) for position in places.at(step)],
+        positions_at=places.at,
         probe=probe,
         watched=probe.names_outside(_target_langs(config, data.facts)),
         decode=lambda tokens: str(tokenizer.decode(list(tokens))),
@@ -164,19 +252,26 @@ def _train(
         timing=lambda step, seconds: out.timing("train_step", step=step, seconds=round(seconds, 4)),
     )
     done, record = fit(
-        model,
-        movable,
+        subject.model,
+        set(subject.names),
         plan,
+        course,
         means,
         around,
         AdamSettings(
-            weight_decay=config.weight_decay,
+            weight_decay=_default(config, "weight_decay", 0.1),
             betas=config.betas,
             clip=config.clip,
             new_rows_factor=config.new_rows_factor,
+            tables_factor=subject.movable.tables_factor,
+            moments=config.moments,
+            rounds=config.weights == "bf16",
+            compiled=config.compile,
         ),
         seed=config.seed,
         max_forgetting=config.max_forgetting,
+        bad_step=config.on_bad_step,
+        branch=branch,
         old_rows=given.facts.get("old_rows"),
         vocabulary=int(data.facts["vocabulary"]),
         separator=separator,
@@ -184,19 +279,37 @@ def _train(
     )
     out.run_record["computed_with"] = record
     journal = around.journal
-    account = ledger(stream.plan, done.step * plan.budget.batch_blocks, done.consumed)
+    end = places.end(done.step)
+    account = ledger(stream.plan, end, done.consumed, skipped=places.skipped_before(end))
     if account["balance_tokens"] != 0:
         raise DataError(f"the token ledger does not balance: {account['balance_tokens']:,} tokens differ")
     write_durably(out.folder / "metrics.jsonl", journal.path.read_bytes())
     write_durably(out.folder / "probes.json", pretty_json(journal.curves()))
+    if places.skipped:
+        account["skipped_positions"] = [words(each) for each in places.skipped_before(end)]
+    if journal.skipped:
+        account["steps_not_learned"] = journal.skipped
     write_durably(out.folder / "ledger.json", pretty_json(account))
+    if plan.kept_step is not None:
+        checkpoints.copy_pinned(plan.kept_step, out.folder / FOLDER)
+    texts = probe.beginnings(_COMPARED) or [list(stream.block(0).tokens)[:_COMPARED]]
+    compared = subject.write(given.path, out.folder, texts, progress=out.progress)
+    if compared is not None:
+        out.run_record["compared"] = compared
     return {"final_loss": journal.last_loss, "probes": journal.summary(), "layout": record["layout"]}
 
 
-def _plan(config: Config, model: Mapping[str, Any], data: Mapping[str, Any]) -> "Plan":
+def _plan(config: Config, model: Mapping[str, Any], data: Mapping[str, Any], branch: "Branch | None" = None) -> "Plan":
     from langadapt.train.plan import make_plan
 
-    return make_plan(config, model, data)
+    rate = _default(config, "learning_rate", None)
+    return make_plan(config.model_copy(update={"learning_rate": rate}), model, data, branch)
+
+
+def _default(config: Config, name: str, usual: Any) -> Any:
+    """What the user set, else what suits the strategy, else what is usual."""
+    own = getattr(config, name)
+    return own if own is not None else load_method("select", config.strategy).facts.defaults.get(name, usual)
 
 
 def _means(config: Config, plan: "Plan") -> "Means":
@@ -207,61 +320,25 @@ def _means(config: Config, plan: "Plan") -> "Means":
     device = choose_device(config.device)
     chosen = {"compute"} if config.compute != "auto" else set()
     return Means(
-        compute=resolve_compute(config.compute),
+        compute=resolve_compute("bf16" if config.weights == "bf16" else config.compute),
         device=device,
         micro_batch_blocks=plan.micro_batch_blocks(device.type, config.micro_batch_blocks),
         chosen=frozenset(chosen | ({"micro_batch_blocks"} if config.micro_batch_blocks else set())),
+        recompute=config.gradient_checkpointing,
+        compile=config.compile,
     )
 
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Time and memory from facts of model and data, and from one layer timed on this machine."""
-    from langadapt.train import cost
-    from langadapt.train.machine import threads_set
+    from langadapt.train.price import can_be_priced, price
 
     model, data = _model_facts(_one(inputs, "model")), _one(inputs, "data").facts
-    needed = {"parameters", "rows", "hidden_size", "layers", "tied"}
-    if not needed <= model.keys() or not {"sources", "block_tokens"} <= data.keys():
+    branch = inputs.get("branch_from")
+    if not can_be_priced(model, data) or (isinstance(branch, Input) and not branch.exists):
         return Estimate(rows=(("cpt", "cannot be priced before model and data are known"),))
-    plan = _plan(config, model, data)
-    means = _means(config, plan)
-    tables = int(model["rows"]) * int(model["hidden_size"]) * (1 if model["tied"] else 2)
-    trained = int(model["parameters"]) if config.strategy != "embeddings" else tables
-    shape = cost.Shape(
-        int(model["parameters"]), trained, int(model["rows"]), int(model["hidden_size"]), int(model["layers"]),
-        bool(model["tied"]),
-    )  # fmt: skip
-    work = cost.Work(plan.block_tokens, plan.budget.batch_blocks, means.micro_batch_blocks, means.compute)
-    with threads_set(config.threads):
-        step = cost.step_seconds(shape, work, device=means.device)
-    weights = shape.parameters * _STORED_BYTES.get(str(model.get("dtype")), 4)
-    checkpoint = cost.checkpoint_bytes(trained)
-    times = cost.Times(
-        step=step,
-        steps=plan.budget.steps,
-        checkpoints=(plan.budget.steps - 1) // plan.checkpoint_every,
-        probes=-(-plan.budget.steps // plan.probe_every) + 1,
-        probe_tokens=_probe_tokens(data),
-    )
-    memory = cost.memory_bytes(shape, work)
-    # a stopped run writes one more than those that fall due; the oldest goes after the newest is complete
-    disk = min(config.keep_checkpoints + 1, times.checkpoints + 1) * checkpoint + weights
-    facts: dict[str, object] = {
-        **model,
-        "lang": _lang(config, data),
-        "strategy": config.strategy,
-        "steps": plan.budget.steps,
-        "tokens": plan.budget.tokens,
-        "trained_parameters": trained,
-        "epochs": plan.target_epochs,
-    }
-    rows = (
-        *plan.rows(),
-        ("a step", f"{show_seconds(step)} ({plan.budget.batch_tokens / step:,.0f} tokens a second, {means.compute})"),
-        ("checkpoints", f"every {plan.checkpoint_every} steps, {show_bytes(checkpoint)} each"),
-    )
-    seconds = times.seconds(shape, work, checkpoint, weights)
-    return Estimate(seconds=seconds, memory_bytes=memory, disk_bytes=disk, facts=facts, rows=rows)
+    plan = _plan(config, model, data, _branch(config, inputs))
+    return price(config, plan, _means(config, plan), model, data, lang=_lang(config, data))
 
 
 def _model_facts(model: Input) -> Mapping[str, Any]:
@@ -270,14 +347,6 @@ def _model_facts(model: Input) -> Mapping[str, Any]:
     from langadapt.model.facts import model_facts
 
     return {**model.facts, **model_facts(model.path)}
-
-
-def _probe_tokens(data: Mapping[str, Any]) -> int:
-    """Tokens of all probes together; 4 kB each where mix has not run yet."""
-    sources = data["sources"].values()
-    per_token = sum(float(source["bytes_per_token"]) for source in sources) / max(1, len(sources))
-    probes = data.get("probe_bytes", dict.fromkeys(data["sources"], 4000))
-    return round(sum(int(size) for size in probes.values()) / per_token)
 
 
 def table(artifact: Artifact) -> Table:
@@ -292,29 +361,6 @@ def table(artifact: Artifact) -> Table:
     )
     note = "probes are short held-out passages without context: use evaluate for figures to quote"
     return Table("bits per byte", ("probe", "start", "end", "change"), rows, (trained, note))
-
-
-def _batches(stream: "Stream", blocks: int) -> Callable[[int], list[Block]]:
-    return lambda step: [stream.block(step * blocks + offset) for offset in range(blocks)]
-
-
-def _check_fit(model: Input, data: Input, base: Mapping[str, Any]) -> None:
-    from langadapt.model.facts import check_positions
-
-    tokenizer = model.path / "tokenizer.json"
-    if data.facts.get("tokenizer_digest") != (sha256_file(tokenizer) if tokenizer.is_file() else None):
-        raise DataError(
-            f"`{data.given}` was tokenised with another tokenizer than that of `{model.given}`",
-            hint="run `langadapt mix` with this model",
-        )
-    if int(data.facts["vocabulary"]) > int(base["rows"]):
-        raise DataError(f"`{data.given}` is for {data.facts['vocabulary']:,} rows, the model has {base['rows']:,}")
-    check_positions(
-        model.path,
-        int(data.facts["block_tokens"]),
-        f"blocks of `{data.given}` have",
-        "make it again with shorter blocks: langadapt mix ... --block-tokens {}",
-    )
 
 
 def _one(inputs: Inputs, name: str) -> Input:

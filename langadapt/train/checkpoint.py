@@ -3,7 +3,8 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from langadapt.core.artifact import Artifact, Identity, Output, open_artifact, writing
+from langadapt.core.deadline import reserve
 from langadapt.core.errors import DataError, LangadaptError, ResourceError
 from langadapt.core.io import canonical_json, free_disk_bytes, pretty_json, read_json_object, write_durably
+from langadapt.core.manifest import MANIFEST
 from langadapt.core.progress import Progress
 from langadapt.core.units import show_bytes
 from langadapt.train.journal import Journal
@@ -26,26 +29,51 @@ _NAME = re.compile(r"step-\d{6,}")
 
 @dataclass(frozen=True)
 class Saved:
-    """Where a checkpoint stands: its step, blocks read per source, and how it was computed."""
+    """Where a checkpoint stands: its step, blocks read per source, how it was computed, and what it belongs to.
+
+    `moved` counts the steps of each parameter that has taken one; `origin` is what a branch from here must know.
+    """
 
     step: int
     consumed: dict[str, int] = field(default_factory=dict)
     computed_with: dict[str, Any] = field(default_factory=dict)
+    moved: dict[str, int] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+def read_saved(artifact: Artifact) -> Saved:
+    """What a checkpoint says of itself. DataError if it is not one of this version."""
+    state = read_json_object(artifact.file("state.json"))
+    try:
+        return Saved(
+            int(state["step"]),
+            dict(state["consumed"]),
+            dict(state["computed_with"]),
+            {name: int(steps) for name, steps in state["moved"].items()},
+            dict(state["origin"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"`{artifact.path / 'state.json'}` is not of this version of langadapt") from error
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run, in `folder`; `run` is the fingerprint of the run they belong to."""
+    """The checkpoints of one run, in `folder`; `run` is the fingerprint of the run they belong to.
+
+    A checkpoint at a step in `pinned` is kept to the end of the run: it becomes part of the result.
+    """
 
     folder: Path
     run: str
     keep: int
     progress: Progress
     computed_with: dict[str, Any] = field(default_factory=dict)
+    pinned: frozenset[int] = frozenset()
+    origin: Callable[[int], Mapping[str, Any]] = lambda step: {}
 
     def save(self, step: int, optimiser: Optimiser, journal: Journal, consumed: Mapping[str, int]) -> None:
         """Write a checkpoint, then remove the oldest beyond `keep`. ResourceError when the disk is full."""
-        place = self._place(step)
+        began, place = time.monotonic(), self._place(step)
         identity = Identity("checkpoint", "cpt", 1, {"step": step}, {"run": self.run})
         if place.exists():  # it was skipped as damaged, and the run has come to this step again
             shutil.rmtree(place)
@@ -58,41 +86,73 @@ class Checkpoints:
                 "step": step,
                 "consumed": dict(consumed),
                 "computed_with": dict(self.computed_with),
+                "moved": optimiser.moved(),
+                "origin": dict(self.origin(step)),
                 "files": files,
             }
             write_durably(target.folder / "state.json", pretty_json(state))
             target.commit({"step": step})
-        for old in self.places()[: -self.keep]:
+        reserve(2 * (time.monotonic() - began))
+        usual = [place for place in self.places() if _step(place) not in self.pinned]
+        for old in usual[: -self.keep]:
             shutil.rmtree(old)
+
+    def newest_before(self, step: int) -> Path | None:
+        """Folder of the newest checkpoint of fewer than `step` steps."""
+        return next((place for place in reversed(self.places()) if _step(place) < step), None)
+
+    def holds(self, step: int) -> bool:
+        """Is there an intact checkpoint of this step?"""
+        return self._intact(self._place(step)) is not None
 
     def places(self) -> list[Path]:
         """Folders of all checkpoints, oldest first, damaged ones too."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
-        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+        return sorted(found, key=_step)
 
     def newest(self) -> tuple[Artifact, Saved] | None:
         """The newest checkpoint whose content is intact; damaged ones are named and passed over."""
         for torn in self.folder.glob("step-*.tmp-*"):  # of a run that was killed; the caller holds the run's lock
             shutil.rmtree(torn, ignore_errors=True)
         for place in reversed(self.places()):
-            try:
-                artifact = open_artifact(place, "checkpoint")
-                artifact.verify()
-                state = read_json_object(artifact.file("state.json"))
-            except DataError as error:
-                self.progress.warn(f"checkpoint `{place.name}` is passed over: {error.message}")
+            found = self._intact(place)
+            if found is None:
                 continue
-            if artifact.manifest["inputs"].get("run") != self.run:
-                self.progress.warn(f"checkpoint `{place.name}` is passed over: it belongs to another run")
+            lost = [step for step in self.pinned if step < _step(place) and self._intact(self._place(step)) is None]
+            if lost:
+                self.progress.warn(f"checkpoint `{place.name}` is passed over: that of step {lost[0]:,} is needed too")
                 continue
-            return artifact, Saved(int(state["step"]), dict(state["consumed"]), dict(state["computed_with"]))
+            return found
         return None
+
+    def _intact(self, place: Path) -> tuple[Artifact, Saved] | None:
+        """A checkpoint of this run, checked to the last byte; None if it is missing, damaged or of another run."""
+        if not place.is_dir():
+            return None
+        try:
+            artifact = open_artifact(place, "checkpoint")
+            artifact.verify()
+            saved = read_saved(artifact)
+        except DataError as error:
+            self.progress.warn(f"checkpoint `{place.name}` is passed over: {error.message}")
+            return None
+        if artifact.manifest["inputs"].get("run") != self.run:
+            self.progress.warn(f"checkpoint `{place.name}` is passed over: it belongs to another run")
+            return None
+        return artifact, saved
+
+    def copy_pinned(self, step: int, target: Path) -> None:
+        """Copy the checkpoint of a pinned step, without what differs from run to run."""
+        artifact = open_artifact(self._place(step), "checkpoint")
+        target.mkdir()
+        for name in [*artifact.manifest["files"], MANIFEST]:
+            shutil.copyfile(artifact.path / name, target / name)
 
     def restore(self, artifact: Artifact, saved: Saved, optimiser: Optimiser, journal: Journal) -> None:
         """Put weights, moments and journal back as they were. DataError if the checkpoint is of another model."""
-        missing = optimiser.names()
+        missing = optimiser.expect(saved.moved)
         for name, tensor in _read_tensors(artifact):
             if name not in missing:
                 raise DataError(f"`{artifact.path}` holds `{name}`, which this run does not train")
@@ -100,7 +160,6 @@ class Checkpoints:
             missing.discard(name)
         if missing:
             raise DataError(f"`{artifact.path}` lacks `{min(missing)}`")
-        optimiser.set_steps(saved.step)
         journal.rewind(artifact.file("metrics.jsonl").read_bytes())
 
     def check_disk(self, bytes_of_one: int, bytes_of_result: int) -> None:
@@ -117,6 +176,10 @@ class Checkpoints:
 
     def _place(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
+
+
+def _step(place: Path) -> int:
+    return int(place.name.removeprefix("step-"))
 
 
 def _write_tensors(target: Output, optimiser: Optimiser) -> list[str]:
@@ -142,22 +205,26 @@ def _write_tensors(target: Output, optimiser: Optimiser) -> list[str]:
     return names
 
 
+_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.uint8: "U8"}
+
+
 def _write_file(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write fp32 tensors in the safetensors layout: length of the header, header, values.
+    """Write tensors in the safetensors layout: length of the header, header, values.
 
     The library's own writer makes two copies of everything in memory and reports a full disk without its number.
     """
     header: dict[str, Any] = {}
     end = 0
     for name, tensor in tensors.items():
-        begin, end = end, end + 4 * tensor.numel()
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        begin, end = end, end + tensor.element_size() * tensor.numel()
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = canonical_json(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
-            file.write(tensor.to(torch.float32).numpy().data)
+            # as bytes: numpy knows no bfloat16
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
         file.flush()
         os.fsync(file.fileno())
 

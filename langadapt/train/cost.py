@@ -89,6 +89,11 @@ def checkpoint_bytes(trained: int) -> int:
     return 12 * trained
 
 
+def write_seconds(amount: int) -> float:
+    """Seconds to write `amount` bytes durably on a slow disk."""
+    return amount / _DISK_RATE
+
+
 @dataclass(frozen=True)
 class Times:
     """How often what happens; `probe_tokens` are those of all probes together."""

@@ -8,6 +8,8 @@ from langadapt.core.errors import LangadaptError
 from langadapt.core.io import fsync_path, pretty_json, write_durably
 from langadapt.core.types import Block
 
+# Enough to see how the run came there.
+_LOSSES = 100
 Decode = Callable[[Sequence[int]], str]
 
 
@@ -15,11 +17,15 @@ def write_incident(
     folder: Path,
     *,
     step: int,
-    positions: range,
+    positions: Sequence[int],
     blocks: Sequence[Block],
     loss: float,
     norms: Mapping[str, float],
     decode: Decode,
+    complaint: str,
+    kept: bool,
+    losses: Mapping[int, float],
+    hint: str,
 ) -> LangadaptError:
     """Write `incident-<step>/` with numbers and decoded text, and give the error to raise."""
     place = folder / f"incident-{step:06d}"
@@ -31,6 +37,8 @@ def write_incident(
         "blocks": [{"source": block.source, "epoch": block.epoch, "block": block.index} for block in blocks],
         # JSON has no NaN: written as text
         "loss": str(loss),
+        "complaint": complaint,
+        "losses_before": {str(number): value for number, value in sorted(losses.items())[-_LOSSES:]},
         "gradient_norms": {name: str(value) for name, value in norms.items()},
     }
     write_durably(place / "incident.json", pretty_json(report))
@@ -40,13 +48,5 @@ def write_incident(
     ]
     write_durably(place / "text.txt", "\n".join(texts))
     fsync_path(place)
-    what = "the loss" if not _finite(loss) else "the gradient norm"
-    return LangadaptError(
-        f"{what} is not finite at step {step}; the weights were not moved, the last checkpoint is kept",
-        where=str(place),
-        hint="look at the text in that folder; then try a lower `--learning-rate` with another `--out`",
-    )
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
+    rest = "the last checkpoint is kept" if kept else "no checkpoint had been written"
+    return LangadaptError(f"{complaint} at step {step}; {rest}", where=str(place), hint=hint)

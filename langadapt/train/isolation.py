@@ -8,7 +8,6 @@ documents get the logits that they get alone. The second catches masks that isol
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +15,8 @@ from torch import nn
 from langadapt.core.errors import DataError
 from langadapt.core.rng import stream
 from langadapt.core.types import Block
-from langadapt.train.batches import Batch, Layout, collate
+from langadapt.train.batches import Layout, collate
+from langadapt.train.head import forward
 
 # fp32 rounding differs between batch shapes: 1e-6 to 1e-4 of the largest logit was seen, leaks move logits by 1 to 5.
 _TOLERANCE = 1e-3
@@ -100,10 +100,3 @@ def _logits_by_document(model: nn.Module, documents: Sequence[Sequence[int]], la
     if layout == "rows":
         return [logits[row, : len(document)] for row, document in enumerate(documents)]
     return [logits[0, first : first + len(document)] for first, document in zip(starts, documents, strict=True)]
-
-
-def forward(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Logits [B, L, V] of a batch; no key-value cache is built."""
-    extra: dict[str, Any] = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
-    logits: torch.Tensor = model(**batch.inputs, **extra).logits
-    return logits

@@ -10,15 +10,18 @@ from langadapt.core.io import append_json_line, read_json_lines, write_durably
 class Journal:
     """`metrics.jsonl` of a run in progress.
 
-    A step line holds `step`, `tokens` (read so far), `loss` (nats a token), `learning_rate`, `grad_norm`; a probe line
-    `step`, `tokens` and `probes` (bits per byte by name). Steps count finished optimiser steps, so probes before
-    training stand at step 0. No times: those differ from run to run.
+    A step line holds `step`, `tokens` (read so far), `loss` (nats a token), `learning_rate`, `grad_norm`; a step that
+    moved nothing holds `skipped`, the reason, in their place; a probe line `step`, `tokens` and `probes` (bits per
+    byte by name). Steps count finished optimiser steps, so probes before training stand at step 0. No times: those
+    differ from run to run.
     """
 
     def __init__(self, path: Path) -> None:
         """A new, empty record at `path`."""
         self.path = path
         self.last_loss: float | None = None
+        self.losses: dict[int, float] = {}
+        self.skipped: list[int] = []
         self._probes: dict[int, dict[str, float]] = {}
         write_durably(path, b"")
 
@@ -27,6 +30,10 @@ class Journal:
         self._add({
             "step": step, "tokens": tokens, "loss": loss, "learning_rate": learning_rate, "grad_norm": grad_norm
         })  # fmt: skip
+
+    def add_skipped(self, step: int, tokens: int, reason: str) -> None:
+        """Record a step whose text was read but which moved nothing."""
+        self._add({"step": step, "tokens": tokens, "skipped": reason})
 
     def add_probes(self, step: int, tokens: int, values: Mapping[str, float]) -> None:
         """Record bits per byte by probe name."""
@@ -39,7 +46,7 @@ class Journal:
     def rewind(self, content: bytes) -> None:
         """Make the record what it was when a checkpoint was written."""
         write_durably(self.path, content)
-        self._probes, self.last_loss = {}, None
+        self._probes, self.last_loss, self.losses, self.skipped = {}, None, {}, []
         for line in read_json_lines(self.path):
             self._remember(line)
 
@@ -50,8 +57,10 @@ class Journal:
     def _remember(self, line: Mapping[str, Any]) -> None:
         if "probes" in line:
             self._probes[int(line["step"])] = dict(line["probes"])
+        elif "skipped" in line:
+            self.skipped.append(int(line["step"]))
         else:
-            self.last_loss = float(line["loss"])
+            self.last_loss = self.losses[int(line["step"])] = float(line["loss"])
 
     def summary(self) -> dict[str, dict[str, float]]:
         """First and last value of every probe: {name: {start, end}}."""

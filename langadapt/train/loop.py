@@ -9,7 +9,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,25 +25,32 @@ from langadapt.core.rng import stream_key
 from langadapt.core.types import Block
 from langadapt.train.batches import Layout, collate, count_labels
 from langadapt.train.checkpoint import Checkpoints, Saved
+from langadapt.train.head import Head, loss_of
 from langadapt.train.incident import Decode, write_incident
-from langadapt.train.isolation import forward
 from langadapt.train.journal import Journal
-from langadapt.train.loss import cross_entropy
 from langadapt.train.memory import out_of_memory_explained
 from langadapt.train.optimiser import Optimiser
-from langadapt.train.schedule import Schedule
+from langadapt.train.spikes import PATIENCE, Watch
+from langadapt.train.stages import Course
 
 Compute = Literal["fp32", "bf16"]
+BadStep = Literal["stop", "skip"]
 # A rise of the source probes that is worth a warning; `Settings.max_forgetting` is the one that stops the run.
 WARN_FORGETTING = 0.03
+# A probe of the target's language that needs twice the bits it needed at first: that is no training.
+_RUINED = 1.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. Steps are optimiser steps; a step reads `batch_blocks` blocks, `micro_batch_blocks` at a time."""
+    """How to train. Steps are optimiser steps; a step reads `batch_blocks` blocks, `micro_batch_blocks` at a time.
 
-    schedule: Schedule
+    `head` lets the loss do the last product; `guessing` is the loss of a model that knows nothing (nats a token).
+    """
+
+    course: Course
     batch_blocks: int
+    block_tokens: int
     micro_batch_blocks: int
     compute: Compute
     layout: Layout
@@ -51,17 +58,32 @@ class Settings:
     max_forgetting: float
     probe_every: int
     checkpoint_every: int
+    bad_step: BadStep = "stop"
+    head: Head | None = None
+    guessing: float = math.inf
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.course.schedule.steps
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of one optimiser step."""
+        return self.batch_blocks * self.block_tokens
 
 
 @dataclass(frozen=True)
 class Surroundings:
     """What the loop is handed by its caller: where data comes from, how to probe, where to write.
 
-    `batch_at(step)` gives the blocks of a step; `probe()` bits per byte by name; `watched` names the probes of
-    languages that must not be forgotten.
+    `batch_at(step)` gives the blocks of a step and `positions_at(step)` their places in the stream; `probe()` bits per
+    byte by name; `watched` names the probes of languages that must not be forgotten; `plainly()` is a context in
+    which the model runs as it was loaded (not compiled).
     """
 
     batch_at: Callable[[int], list[Block]]
+    positions_at: Callable[[int], list[int]]
     probe: Callable[[], dict[str, float]]
     watched: frozenset[str]
     decode: Decode
@@ -70,6 +92,7 @@ class Surroundings:
     folder: Path
     progress: Progress
     timing: Callable[[int, float], None] = lambda step, seconds: None
+    plainly: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass
@@ -86,41 +109,68 @@ def train(
     settings: Settings,
     around: Surroundings,
     found: tuple[Artifact, Saved] | None = None,
+    *,
+    other_data: bool = False,
 ) -> Trained:
-    """Train to the last step, from the checkpoint `found` if there is one.
+    """Train to the last step, from the checkpoint `found` if there is one; `other_data`: it counted other text.
 
     Interrupted (a signal): a checkpoint of the last finished step was written. LangadaptError: a number was not
-    finite, or the watched probes rose by more than `max_forgetting`.
+    finite, the loss went wild, or the watched probes rose by more than `max_forgetting`.
     """
     done = Trained() if found is None else _go_on(optimiser, around, *found)
-    saved_at = done.step
-    steps = settings.schedule.steps
-    tokens_per_step = settings.batch_blocks * len(around.batch_at(0)[0].tokens)
+    if other_data:
+        done.consumed.clear()
+    saved_at, steps, course = done.step, settings.steps, settings.course
+    watch = _watch(around.journal, settings)
     task = around.progress.start("training", total=steps, unit="steps", done=done.step)
     model.train()
+    optimiser.only(course.stage_at(done.step).names)
+    if done.step < steps:
+        _rehearse(model, optimiser, around, settings, done.step)
     try:
         while True:
+            stage = course.stage_at(done.step)
+            if done.step == stage.first:
+                optimiser.only(stage.names)
+            if done.step in around.checkpoints.pinned and not around.checkpoints.holds(done.step):
+                around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
+                saved_at = done.step
             if done.step % settings.probe_every == 0 or done.step == steps:
-                _probe(around, done.step, tokens_per_step, settings.max_forgetting)
+                _probe(around, done.step, settings)
             if done.step == steps:
                 break
             interrupt.poll()
 
             began = time.monotonic()
             blocks = around.batch_at(done.step)
-            with out_of_memory_explained(settings.micro_batch_blocks * len(blocks[0].tokens)):
+            with out_of_memory_explained(settings.micro_batch_blocks * settings.block_tokens):
                 loss = _accumulate(model, blocks, done.step, settings)
             norm = optimiser.gradient_norm()
-            if not (math.isfinite(loss) and math.isfinite(float(norm))):
-                raise _incident(optimiser, around, settings, done.step, blocks, loss)
-            learning_rate = settings.schedule.at(done.step)
-            optimiser.step(learning_rate, norm)
+            complaint = _not_finite(loss, float(norm))
+            if complaint and (settings.bad_step == "stop" or _in_a_row(around.journal, done.step) + 1 >= PATIENCE):
+                raise _incident(optimiser, around, done.step, blocks, loss, complaint)
+            learning_rate = course.rate_at(done.step)
+            if complaint is None:
+                with _drawing(settings.seed, "rounding", done.step, 0, next(model.parameters()).device):
+                    optimiser.step(learning_rate, norm)
+            else:
+                optimiser.forget()
+                around.progress.warn(f"step {done.step + 1:,} moved nothing: {complaint}")
 
             done.step += 1
             done.consumed.update(block.source for block in blocks)
-            around.journal.add_step(done.step, done.step * tokens_per_step, loss, learning_rate, float(norm))
+            read = done.step * settings.batch_tokens
+            if complaint is None:
+                around.journal.add_step(done.step, read, loss, learning_rate, float(norm))
+                _tell(watch, course, done.step, loss)
+            else:
+                around.journal.add_skipped(done.step, read, complaint)
             around.timing(done.step, time.monotonic() - began)
             task.advance(1, f"loss {loss:.3f}", poll=False)
+            if watch.complaint() is not None:
+                raise _incident(
+                    optimiser, around, done.step - 1, blocks, loss, watch.complaint() or "", since=watch.streak
+                )
             if done.step % settings.checkpoint_every == 0 and done.step < steps:
                 around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
                 saved_at = done.step
@@ -140,6 +190,51 @@ def _go_on(optimiser: Optimiser, around: Surroundings, artifact: Artifact, saved
     return Trained(saved.step, Counter(saved.consumed))
 
 
+def _rehearse(model: nn.Module, optimiser: Optimiser, around: Surroundings, settings: Settings, step: int) -> None:
+    """Forward and backward of the largest micro-batch of a step, so that memory runs out now or not at all.
+
+    Moves nothing: gradients are dropped, random streams put back. ResourceError when memory is short.
+    """
+    blocks = around.batch_at(step)
+    size = settings.micro_batch_blocks
+    device = next(model.parameters()).device
+    cuts = [blocks[first : first + size] for first in range(0, len(blocks), size)]
+    largest = max(cuts, key=lambda cut: collate(cut, settings.layout, torch.device("cpu")).labels_BL.numel())
+    with out_of_memory_explained(size * settings.block_tokens):
+        optimiser.prepare()
+        _accumulate(model, largest, step, settings)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    optimiser.forget()
+
+
+def _watch(journal: Journal, settings: Settings) -> Watch:
+    watch = Watch(settings.guessing)
+    for step, loss in sorted(journal.losses.items()):
+        _tell(watch, settings.course, step, loss)
+    return watch
+
+
+def _tell(watch: Watch, course: Course, step: int, loss: float) -> None:
+    """Loss of the step that was finished as number `step`."""
+    if any(step - 1 == stage.first for stage in course.stages[1:]):
+        watch.forget()
+    watch.add(loss)
+
+
+def _not_finite(loss: float, norm: float) -> str | None:
+    what = "the loss" if not math.isfinite(loss) else "the gradient norm" if not math.isfinite(norm) else None
+    return None if what is None else f"{what} is not finite"
+
+
+def _in_a_row(journal: Journal, step: int) -> int:
+    """Steps up to `step`, that one included, which moved nothing."""
+    count, skipped = 0, set(journal.skipped)
+    while step - count in skipped:
+        count += 1
+    return count
+
+
 def _accumulate(model: nn.Module, blocks: Sequence[Block], step: int, settings: Settings) -> float:
     """Gradients of the mean loss over all labels of the step; returns that loss (nats a token)."""
     device = next(model.parameters()).device
@@ -148,56 +243,83 @@ def _accumulate(model: nn.Module, blocks: Sequence[Block], step: int, settings: 
     for first in range(0, len(blocks), settings.micro_batch_blocks):
         interrupt.poll()
         batch = collate(blocks[first : first + settings.micro_batch_blocks], settings.layout, device)
-        with _dropout_stream(settings.seed, step, first, device), _autocast(device, settings.compute):
-            loss = cross_entropy(forward(model, batch), batch.labels_BL, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with _drawing(settings.seed, "dropout", step, first, device):
+            with _autocast(device, settings.compute):
+                loss = loss_of(model, batch, labels, settings.head)
+            loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return float(total)
 
 
-def _probe(around: Surroundings, step: int, tokens_per_step: int, max_forgetting: float) -> None:
+def _probe(around: Surroundings, step: int, settings: Settings) -> None:
     """Record bits per byte at this step unless that was done before a restart; compare with the start."""
     values = around.journal.probes_at(step)
     if values is None:
-        values = around.probe()
-        around.journal.add_probes(step, step * tokens_per_step, values)
+        with around.plainly():
+            values = around.probe()
+        around.journal.add_probes(step, step * settings.batch_tokens, values)
     start = around.journal.probes_at(0)
     if start is None or step == 0:
         return
-    for name in sorted(around.watched & values.keys() & start.keys()):
+    for name in sorted(values.keys() & start.keys()):
         rise = values[name] / start[name] - 1.0
         said = f"`{name}` went from {start[name]:.3f} to {values[name]:.3f} bits per byte ({rise:+.1%}) at step {step}"
-        if not rise <= max_forgetting:  # a value that is not a number must not pass
+        lower = "lower `--learning-rate`, with another `--out`"
+        if name not in around.watched:
+            if not rise <= _RUINED:
+                raise LangadaptError(f"{said}: training ruins the model; the last checkpoint is kept", hint=lower)
+            continue
+        if not rise <= settings.max_forgetting:  # a value that is not a number must not pass
             raise LangadaptError(
                 f"{said}: the model is forgetting; the last checkpoint is kept",
                 hint="lower `--learning-rate` or mix in more replay, with another `--out`; "
                 f"or go on with `--max-forgetting {math.ceil(rise * 100 + 1) / 100:.2f}`"
                 if math.isfinite(rise)
-                else "lower `--learning-rate`, with another `--out`",
+                else lower,
             )
         if rise > WARN_FORGETTING:
             around.progress.warn(said)
 
 
 def _incident(
-    optimiser: Optimiser, around: Surroundings, settings: Settings, step: int, blocks: Sequence[Block], loss: float
+    optimiser: Optimiser,
+    around: Surroundings,
+    step: int,
+    blocks: Sequence[Block],
+    loss: float,
+    complaint: str,
+    *,
+    since: int = 1,
 ) -> LangadaptError:
-    first = step * settings.batch_blocks
+    """Write down what happened at a step; it began `since` - 1 steps before."""
+    positions = around.positions_at(step)
+    hint = "look at the text in that folder; then try a lower `--learning-rate` with another `--out`"
+    before = around.checkpoints.newest_before(step - since + 2)
+    if before is not None:
+        first = around.positions_at(step - since + 1)[0]
+        hint += (
+            f", or leave the text out: `--branch-from {before} "
+            f"-o 'skip_positions=[\"{first}:{positions[-1] + 1}\"]'` with another `--out`"
+        )
     return write_incident(
         around.folder,
         step=step + 1,
-        positions=range(first, first + len(blocks)),
+        positions=positions,
         blocks=blocks,
         loss=loss,
         norms=optimiser.norms(),
         decode=around.decode,
+        complaint=complaint,
+        kept=bool(around.checkpoints.places()),
+        losses=around.journal.losses,
+        hint=hint,
     )
 
 
 @contextmanager
-def _dropout_stream(seed: int, step: int, block: int, device: torch.device) -> Iterator[None]:
-    """Random numbers of modules (dropout) as a function of (seed, step, block); the caller's streams are untouched."""
-    key = stream_key(seed, "dropout", step, block) % 2**63
+def _drawing(seed: int, what: str, step: int, block: int, device: torch.device) -> Iterator[None]:
+    """torch's random numbers as a function of (seed, what, step, block); the caller's streams are untouched."""
+    key = stream_key(seed, what, step, block) % 2**63
     cuda = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(key)

@@ -26,6 +26,6 @@ def out_of_memory_explained(tokens_at_once: int) -> Iterator[None]:
 def _explained(tokens_at_once: int) -> ResourceError:
     return ResourceError(
         f"out of memory with {tokens_at_once:,} tokens at once",
-        hint="lower `-o micro_batch_blocks`, use shorter blocks (`mix --block-tokens`), or `--strategy embeddings`; "
-        "`--dry-run` shows what each needs",
+        hint="lower `-o micro_batch_blocks`, give `--gradient-checkpointing on`, use shorter blocks "
+        "(`mix --block-tokens`), or `--strategy embeddings`; `--dry-run` shows what each needs",
     )

@@ -1,21 +1,39 @@
-"""AdamW with the decay rules of language models and a learning-rate factor for new rows."""
+"""AdamW with the decay rules of language models and learning-rate factors for tables and new rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from langadapt.train import lowbit
+
+_KEYS = {"mean": "exp_avg", "square": "exp_avg_sq"}
+
 
 @dataclass(frozen=True)
 class AdamSettings:
-    """`new_rows_factor` multiplies the learning rate of the rows from `old_rows` on, in the tables only."""
+    """`tables_factor` multiplies the learning rate of the tables, `new_rows_factor` that of their rows from `old_rows`.
+
+    `moments` is how the two averages are kept; `rounds`: weights are bf16 and rounded stochastically; `compiled`: so is
+    the step of low-bit moments.
+    """
 
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
     clip: float = 1.0
     new_rows_factor: float = 1.0
+    tables_factor: float = 1.0
+    moments: lowbit.Moments = "fp32"
+    rounds: bool = False
+    compiled: bool = False
+
+    @property
+    def lowbit(self) -> bool:
+        """Is torchao needed?"""
+        return self.moments != "fp32" or self.rounds
 
 
 class Optimiser:
@@ -28,27 +46,51 @@ class Optimiser:
         for name, value in model.named_parameters():
             value.requires_grad_(name in movable)
         tables = _tables(model)
-        groups: dict[str, list[nn.Parameter]] = {"matrices": [], "rest": []}
-        for name, value in self.parameters.items():
+        groups: dict[str, list[nn.Parameter]] = {"matrices": [], "tables": [], "rest": []}
+        for value in self.parameters.values():
             # Norms, biases and tables are not decayed: a row that is rarely seen would only shrink
-            decayed = value.ndim >= 2 and id(value) not in tables
-            groups["matrices" if decayed else "rest"].append(self.parameters[name])
+            kind = "tables" if id(value) in tables else "matrices" if value.ndim >= 2 else "rest"
+            groups[kind].append(value)
         self._tables = [
             value
             for value in self.parameters.values()
             if old_rows is not None and id(value) in tables and value.shape[0] > old_rows
         ]
         self._old_rows = old_rows or 0
-        self._adam = torch.optim.AdamW(
-            [
-                {"params": groups["matrices"], "weight_decay": settings.weight_decay},
-                {"params": groups["rest"], "weight_decay": 0.0},
-            ],
-            lr=0.0,
-            betas=settings.betas,
-            eps=settings.epsilon,
-            fused=True,
+        described: list[dict[str, Any]] = [
+            {"params": groups["matrices"], "weight_decay": settings.weight_decay, "factor": 1.0},
+            {"params": groups["tables"], "weight_decay": 0.0, "factor": settings.tables_factor},
+            {"params": groups["rest"], "weight_decay": 0.0, "factor": 1.0},
+        ]
+        self._adam: torch.optim.Optimizer = (
+            lowbit.make_adam(
+                [group for group in described if group["params"]],
+                betas=settings.betas,
+                epsilon=settings.epsilon,
+                rounds=settings.rounds,
+            )
+            if settings.lowbit
+            else torch.optim.AdamW(described, lr=0.0, betas=settings.betas, eps=settings.epsilon, fused=True)
         )
+
+    def only(self, names: Collection[str] | None) -> None:
+        """From now on only these of its parameters move, None means all; moments of the others stand still."""
+        for name, value in self.parameters.items():
+            value.requires_grad_(names is None or name in names)
+        self.forget()
+
+    def prepare(self) -> None:
+        """Make the moments of what moves now, so that their memory is taken before the first step."""
+        for value in self.parameters.values():
+            if value.requires_grad and not self._adam.state[value]:
+                self._new_state(value)
+
+    def _new_state(self, value: nn.Parameter) -> None:
+        settings, state = self.settings, self._adam.state[value]
+        # torchao wants the count on the CPU, torch's fused step beside the weight
+        state["step"] = torch.zeros((), device="cpu" if settings.lowbit else value.device)
+        for name, key in _KEYS.items():
+            state[key] = lowbit.new_moment(value, settings.moments, signed=name == "mean")
 
     def gradient_norm(self) -> torch.Tensor:
         """Norm over all gradients, before clipping."""
@@ -56,16 +98,24 @@ class Optimiser:
         return torch.nn.utils.get_total_norm(gradients)
 
     def step(self, learning_rate: float, gradient_norm: torch.Tensor) -> None:
-        """Clip, move, and forget the gradients."""
-        torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, gradient_norm)
+        """Clip, move, and forget the gradients. Rounding draws from torch's default stream: the caller sets it."""
+        moving = [value for value in self.parameters.values() if value.grad is not None]
+        torch.nn.utils.clip_grads_with_norm_(moving, self.settings.clip, gradient_norm)
         for group in self._adam.param_groups:
-            group["lr"] = learning_rate
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(learning_rate * group["factor"])
+            else:
+                group["lr"] = learning_rate * group["factor"]
+        self.prepare()
         factor = self.settings.new_rows_factor
-        faster = self._tables if factor != 1.0 else []
+        faster = [table for table in self._tables if table.grad is not None] if factor != 1.0 else []
         # AdamW without decay moves a weight by lr x (a direction that does not depend on lr), so multiplying what
         # the step did is the same as a larger learning rate; it costs a copy of the new rows only.
         before = [table.detach()[self._old_rows :].clone() for table in faster]
-        self._adam.step()
+        if self.settings.lowbit:
+            lowbit.move(self._adam, moving[0].device, compiled=self.settings.compiled)
+        else:
+            self._adam.step()
         for table, old in zip(faster, before, strict=True):
             new = table.detach()[self._old_rows :]
             new.sub_(old).mul_(factor).add_(old)
@@ -75,33 +125,51 @@ class Optimiser:
         """Drop the gradients."""
         self._adam.zero_grad(set_to_none=True)
 
+    def moved(self) -> dict[str, int]:
+        """How many steps each parameter has taken; those that never moved are left out."""
+        counts = {name: self._adam.state.get(value, {}).get("step") for name, value in sorted(self.parameters.items())}
+        return {name: int(count) for name, count in counts.items() if count is not None and count > 0}
+
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Everything a checkpoint needs, by name: `weight/...`, `mean/...`, `square/...`."""
+        """Everything a checkpoint needs, by name: `weight/...`, and `mean/...`, `square/...` of what has moved."""
         for name, value in sorted(self.parameters.items()):
             yield f"weight/{name}", value.detach()
-        for name, value in sorted(self.parameters.items()):
-            state = self._adam.state[value]
-            yield f"mean/{name}", state["exp_avg"]
-            yield f"square/{name}", state["exp_avg_sq"]
+        for name in self.moved():
+            for kind, key in _KEYS.items():
+                for suffix, part in lowbit.parts(self._adam.state[self.parameters[name]][key]).items():
+                    yield f"{kind}/{name}{suffix}", part
 
-    def names(self) -> set[str]:
-        """Names that `tensors` yields."""
-        return {f"{kind}/{name}" for kind in ("weight", "mean", "square") for name in self.parameters}
+    def expect(self, moved: Mapping[str, int]) -> set[str]:
+        """Make room for what `tensors` gave when these parameters had moved; returns its names.
+
+        The counts are kept: the bias correction depends on them.
+        """
+        names = {f"weight/{name}" for name in self.parameters}
+        for name, steps in moved.items():
+            value = self.parameters.get(name)
+            if value is None:
+                names.add(f"mean/{name}")
+                continue
+            self._new_state(value)
+            self._adam.state[value]["step"].fill_(float(steps))
+            for kind, key in _KEYS.items():
+                names |= {f"{kind}/{name}{suffix}" for suffix in lowbit.parts(self._adam.state[value][key])}
+        return names
 
     def put_back(self, name: str, tensor: torch.Tensor) -> None:
-        """Restore one tensor of `tensors`."""
-        kind, _, parameter = name.partition("/")
+        """Restore one tensor of `tensors`, after `expect`."""
+        kind, _, rest = name.partition("/")
+        parameter, _, suffix = rest.partition("/")
         value = self.parameters[parameter]
         if kind == "weight":
             value.detach().copy_(tensor)
         else:
-            key = {"mean": "exp_avg", "square": "exp_avg_sq"}[kind]
-            self._adam.state[value][key] = tensor.to(value.device)
+            lowbit.parts(self._adam.state[value][_KEYS[kind]])[f"/{suffix}" if suffix else ""].copy_(tensor)
 
-    def set_steps(self, steps: int) -> None:
-        """Tell the optimiser how many steps lie behind it (the bias correction depends on it)."""
-        for value in self.parameters.values():
-            self._adam.state[value]["step"] = torch.tensor(float(steps), device=value.device)
+    def checkpoint_bytes(self) -> int:
+        """Size of `tensors` when everything has moved."""
+        moments = lowbit.BYTES_OF_MOMENTS[self.settings.moments]
+        return round(sum(value.numel() * (value.element_size() + moments) for value in self.parameters.values()))
 
     def norms(self) -> Mapping[str, float]:
         """Norm of each gradient; for the incident report."""

@@ -1,12 +1,12 @@
 """Everything that is decided before the first step, from what the user wrote and the facts of model and data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from langadapt.core.errors import DataError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.train.budget import Budget, default_learning_rate, plan_budget, target_names
-from langadapt.train.schedule import Schedule
+from langadapt.train.schedule import Kind, Schedule, decay_start
 
 Compute = Literal["fp32", "bf16"]
 # A CPU is busy with 1,024 tokens at once, and logits of 1,024 x 50k already take 200 MB; a GPU wants more.
@@ -33,6 +33,12 @@ class Wishes(Protocol):
     @property
     def final_share(self) -> float: ...
     @property
+    def schedule(self) -> Kind: ...
+    @property
+    def decay_share(self) -> float: ...
+    @property
+    def keep_branch(self) -> bool: ...
+    @property
     def probe_every(self) -> int | None: ...
     @property
     def checkpoint_steps(self) -> int | None: ...
@@ -50,6 +56,15 @@ class Plan:
     probe_every: int
     checkpoint_every: int
     targets: tuple[str, ...]
+    # steps that lie behind in a branch; they are not done again
+    behind: int = 0
+    # the step whose checkpoint becomes part of the result
+    kept_step: int | None = None
+
+    @property
+    def steps_to_do(self) -> int:
+        """Steps of this run."""
+        return self.budget.steps - self.behind
 
     @property
     def target_epochs(self) -> float:
@@ -65,11 +80,13 @@ class Plan:
         """The plan for people."""
         budget = self.budget
         seen = ", ".join(f"{name} {times:.2g} times" for name, times in budget.epochs.items())
-        rate = f"{self.schedule.peak:.2g} after {budget.warmup_steps} steps, then down to "
+        rate = f"{self.schedule.peak:.2g} after {budget.warmup_steps} steps, {self.schedule.words()}"
+        behind = [("branch", f"{self.behind:,} of the steps are done already")] if self.behind else []
         return [
             ("tokens", f"{budget.tokens:,} = {budget.steps:,} steps of {budget.batch_tokens:,}"),
             ("text read", seen),
-            ("learning rate", rate + f"{self.schedule.peak * self.schedule.final_share:.2g}"),
+            ("learning rate", rate),
+            *behind,
         ]
 
     def sentence(self) -> str:
@@ -81,34 +98,106 @@ class Plan:
         )
 
 
-def make_plan(wishes: Wishes, model: Mapping[str, Any], data: Mapping[str, Any]) -> Plan:
-    """Derive what is left open. DataError if the facts of model or data lack what is needed."""
+class Before(Protocol):
+    """A branch, as far as the plan depends on it."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def same_data(self) -> bool: ...
+    def origin(self, name: str) -> Any: ...
+
+
+def make_plan(wishes: Wishes, model: Mapping[str, Any], data: Mapping[str, Any], before: Before | None = None) -> Plan:
+    """Derive what is left open. DataError if the facts of model or data lack what is needed.
+
+    With a branch `before`, steps and tokens count from the beginning of its training, and batch and warm-up are its.
+    """
     missing = [f"model {key}" for key in ("parameters",) if key not in model]
     missing += [f"data {key}" for key in ("sources", "block_tokens") if key not in data]
     if missing:
         raise DataError(f"not known: {', '.join(missing)}")
     parameters, block_tokens = int(model["parameters"]), int(data["block_tokens"])
-    budget = plan_budget(
-        data["sources"],
-        parameters=parameters,
-        block_tokens=block_tokens,
-        tokens=wishes.tokens,
-        steps=wishes.steps,
-        batch_tokens=wishes.batch_tokens,
-        warmup_steps=wishes.warmup_steps,
-        max_epochs=wishes.max_epochs,
+    behind = before.step if before is not None else 0
+    budget = _budget(wishes, parameters, block_tokens, data["sources"], before)
+    if budget.steps <= behind:
+        raise ConfigError(
+            f"the branch has {behind:,} steps behind it, the whole run would have {budget.steps:,}",
+            hint=f"`--steps` counts from the beginning: give more than {behind:,}",
+        )
+    usual_rate = default_learning_rate(parameters) if before is None else float(before.origin("learning_rate"))
+    schedule = Schedule(
+        peak=wishes.learning_rate or usual_rate,
+        steps=budget.steps,
+        warmup_steps=budget.warmup_steps,
+        final_share=wishes.final_share,
+        kind=wishes.schedule,
+        decay_from=decay_start(budget.steps, wishes.decay_share, not_before=max(behind, budget.warmup_steps)),
     )
     third, half = max(1, -(-budget.steps // 3)), max(1, -(-budget.steps // 2))
     return Plan(
         budget=budget,
-        schedule=Schedule(
-            peak=wishes.learning_rate or default_learning_rate(parameters),
-            steps=budget.steps,
-            warmup_steps=budget.warmup_steps,
-            final_share=wishes.final_share,
-        ),
+        schedule=schedule,
         block_tokens=block_tokens,
         probe_every=wishes.probe_every or third,
         checkpoint_every=wishes.checkpoint_steps or min(half, _MOST_STEPS_BETWEEN_CHECKPOINTS),
         targets=tuple(target_names(data["sources"])),
+        behind=behind,
+        kept_step=_kept_step(schedule) if wishes.keep_branch else None,
     )
+
+
+def _kept_step(schedule: Schedule) -> int:
+    if schedule.kind == "wsd":
+        return schedule.decay_from
+    if schedule.kind == "constant":
+        return schedule.steps
+    raise ConfigError(
+        f"`keep_branch` keeps the state before the decay; a {schedule.kind} run decays from the beginning",
+        hint="use `--schedule wsd --keep-branch`",
+    )
+
+
+def _budget(
+    wishes: Wishes, parameters: int, block_tokens: int, sources: Mapping[str, Any], before: Before | None
+) -> Budget:
+    if before is None:
+        return plan_budget(
+            sources,
+            parameters=parameters,
+            block_tokens=block_tokens,
+            tokens=wishes.tokens,
+            steps=wishes.steps,
+            batch_tokens=wishes.batch_tokens,
+            warmup_steps=wishes.warmup_steps,
+            max_epochs=wishes.max_epochs,
+        )
+    batch, warmup = int(before.origin("batch_tokens")), int(before.origin("warmup_steps"))
+    for name, own, theirs in (
+        ("batch_tokens", wishes.batch_tokens, batch),
+        ("warmup_steps", wishes.warmup_steps, warmup),
+    ):
+        if own is not None and own != theirs:
+            raise ConfigError(
+                f"`{name}` is {own:,}, the branch was trained with {theirs:,}", hint=f"leave `{name}` out"
+            )
+    if batch % block_tokens:
+        raise ConfigError(
+            f"the branch reads {batch:,} tokens a step; that is no whole number of blocks of {block_tokens:,}"
+        )
+    # Of other data nothing has been read yet: only the steps to come count for its epochs
+    behind = 0 if before.same_data else before.step
+    if wishes.steps is not None and wishes.steps <= before.step:
+        return Budget(wishes.steps, batch, batch // block_tokens, warmup, wishes.steps * batch, {})
+    planned = plan_budget(
+        sources,
+        parameters=parameters,
+        block_tokens=block_tokens,
+        tokens=None if wishes.tokens is None else max(1, wishes.tokens - behind * batch),
+        steps=None if wishes.steps is None else wishes.steps - behind,
+        batch_tokens=batch,
+        warmup_steps=0,
+        max_epochs=wishes.max_epochs,
+    )
+    steps = planned.steps + behind
+    return replace(planned, steps=steps, tokens=steps * batch, warmup_steps=warmup)

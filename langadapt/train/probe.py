@@ -30,6 +30,12 @@ class Probe:
         """Probes in other languages than these."""
         return frozenset(line["name"] for line in self._lines if line["lang"] not in langs)
 
+    def beginnings(self, tokens: int) -> list[list[int]]:
+        """Ids of the first passage of each probe after the prefix, at most `tokens` of them."""
+        found = {str(line["name"]): str(line["text"]) for line in reversed(self._lines)}
+        texts = [[self._prefix, *self._tokenizer(found[name])["input_ids"]] for name in sorted(found)]
+        return [ids[:tokens] for ids in texts]
+
     def __call__(self) -> dict[str, float]:
         found = {}
         for name in sorted({line["name"] for line in self._lines}):

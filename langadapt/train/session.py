@@ -1,17 +1,23 @@
 """From a loaded model to a trained one: proof of isolation, checkpoints, disk, then the loop."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from langadapt.train.cost import checkpoint_bytes
+from langadapt.core.deadline import reserve
+from langadapt.train.branch import Branch
+from langadapt.train.cost import Shape, Work, memory_bytes, write_seconds
+from langadapt.train.faster import Asked, check_compiler, compile_layers, recompute
+from langadapt.train.head import find_head
 from langadapt.train.isolation import prove_isolation
-from langadapt.train.loop import Settings, Surroundings, Trained, train
+from langadapt.train.loop import BadStep, Settings, Surroundings, Trained, train
 from langadapt.train.optimiser import AdamSettings, Optimiser
 from langadapt.train.plan import Plan
+from langadapt.train.stages import Course
 
 Compute = Literal["fp32", "bf16"]
 
@@ -24,6 +30,8 @@ class Means:
     device: torch.device
     micro_batch_blocks: int
     chosen: frozenset[str] = frozenset()
+    recompute: Asked = "auto"
+    compile: bool = False
 
     def as_before(self, before: Mapping[str, Any]) -> "Means":
         """The same, with what a checkpoint says in place of what was derived for this machine."""
@@ -32,19 +40,22 @@ class Means:
             compute = before["compute"]
         if "micro_batch_blocks" not in self.chosen and isinstance(before.get("micro_batch_blocks"), int):
             blocks = before["micro_batch_blocks"]
-        return Means(compute, self.device, blocks, self.chosen)
+        return replace(self, compute=compute, micro_batch_blocks=blocks)
 
 
 def fit(
     model: nn.Module,
     movable: set[str],
     plan: Plan,
+    course: Course,
     means: Means,
     around: Surroundings,
     adam: AdamSettings,
     *,
     seed: int,
     max_forgetting: float,
+    bad_step: BadStep,
+    branch: Branch | None,
     old_rows: int | None,
     vocabulary: int,
     separator: int,
@@ -53,14 +64,20 @@ def fit(
     """Train; the second value says how it was computed (threads, precision, layout of documents)."""
     model.to(means.device)
     optimiser = Optimiser(model, movable, adam, old_rows=old_rows)
-    trained = sum(value.numel() for value in optimiser.parameters.values())
-    found = around.checkpoints.newest()
-    around.checkpoints.check_disk(checkpoint_bytes(trained), result_bytes)
+    own = around.checkpoints.newest()
+    found = own if own is not None or branch is None else (branch.artifact, branch.saved)
+    size = optimiser.checkpoint_bytes()
+    around.checkpoints.check_disk(size, result_bytes + (size if around.checkpoints.pinned else 0))
+    # The disk is as slow as the price assumes until a checkpoint has been written
+    reserve(2 * write_seconds(size))
     proof = prove_isolation(model, vocabulary=vocabulary, block_tokens=plan.block_tokens, separator=separator)
     around.progress.note(
         f"documents are kept apart by `{proof.layout}`: shown on this model, "
         f"largest difference {proof.largest_difference:.1g} of the largest logit"
     )
+    head = find_head(model)
+    if adam.rounds:
+        _narrow(model)
     if found is not None:
         means = means.as_before(found[1].computed_with)
     record = {
@@ -70,9 +87,9 @@ def fit(
         "threads": torch.get_num_threads(),
         "layout": proof.layout,
     }
-    if found is not None:
+    if own is not None:
         for key, value in record.items():
-            before = found[1].computed_with.get(key)
+            before = own[1].computed_with.get(key)
             if before is not None and before != value:
                 around.progress.warn(
                     f"this run began with {key} {before} and goes on with {value}: "
@@ -80,8 +97,9 @@ def fit(
                 )
     around.checkpoints.computed_with.update(record)
     settings = Settings(
-        schedule=plan.schedule,
+        course=course,
         batch_blocks=plan.budget.batch_blocks,
+        block_tokens=plan.block_tokens,
         micro_batch_blocks=means.micro_batch_blocks,
         compute=means.compute,
         layout=proof.layout,
@@ -89,7 +107,44 @@ def fit(
         max_forgetting=max_forgetting,
         probe_every=plan.probe_every,
         checkpoint_every=plan.checkpoint_every,
+        bad_step=bad_step,
+        head=head,
+        guessing=math.log(max(2, vocabulary)),
     )
-    done = train(model, optimiser, settings, around, found)
+    if recompute(model, means.recompute, needed_bytes=_needed(model, optimiser, plan, means), device=means.device):
+        around.progress.note(
+            "activations are computed again in the backward pass: less memory, about a quarter more time"
+        )
+    if means.compile:
+        check_compiler(means.device)
+    elif adam.lowbit and means.device.type == "cpu":
+        around.progress.note("with `--compile` the step of low-bit moments is ten times as fast, and takes less memory")
+    if means.compile and proof.layout == "rows":
+        around.progress.warn("not compiled: this model gets one document a row, so no two batches have the same shape")
+    elif means.compile:
+        around = replace(around, plainly=compile_layers(model))
+    other = own is None and branch is not None and not branch.same_data
+    done = train(model, optimiser, settings, around, found, other_data=other)
     model.eval()
     return done, record
+
+
+def _narrow(model: nn.Module) -> None:
+    """Keep the weights in bf16. Buffers stay: rotary frequencies in bf16 would bend long positions."""
+    for value in model.parameters():
+        value.data = value.data.to(torch.bfloat16)
+
+
+def _needed(model: Any, optimiser: Optimiser, plan: Plan, means: Means) -> int:
+    """Peak memory without gradient checkpointing; 0 where the configuration lacks what the formula needs."""
+    config = getattr(model, "config", None)
+    text = config.get_text_config() if config is not None else None
+    hidden, layers = getattr(text, "hidden_size", None), getattr(text, "num_hidden_layers", None)
+    rows = getattr(text, "vocab_size", None)
+    if not (hidden and layers and rows):
+        return 0
+    parameters = sum(value.numel() for value in model.parameters())
+    trained = sum(value.numel() for value in optimiser.parameters.values())
+    shape = Shape(parameters, trained, rows, hidden, layers, bool(getattr(text, "tie_word_embeddings", False)))
+    work = Work(plan.block_tokens, plan.budget.batch_blocks, means.micro_batch_blocks, means.compute)
+    return memory_bytes(shape, work)

@@ -244,15 +244,15 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_move(
 ) -> None:
     from langadapt.train import loop
 
-    real, calls = loop.cross_entropy, 0
+    real, calls = loop.loss_of, 0
 
     def poisoned(*values: Any) -> Any:
         nonlocal calls
         calls += 1
-        # two micro-batches a step: this is step 14
-        return real(*values) * (float("nan") if calls == 27 else 1.0)
+        # one rehearsal, then two micro-batches a step: this is step 14
+        return real(*values) * (float("nan") if calls == 28 else 1.0)
 
-    monkeypatch.setattr(loop, "cross_entropy", poisoned)
+    monkeypatch.setattr(loop, "loss_of", poisoned)
     with pytest.raises(LangadaptError, match="not finite at step 14") as caught:
         run_here(tmp_path / "out", case, notes)
     assert caught.value.exit_code == 1
@@ -310,7 +310,7 @@ def test_the_forgetting_guard_stops_and_can_be_widened(
     tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([1.0, 1.05, 1.2, 1.2, 1.3])
-    monkeypatch.setattr("langadapt.model.score.bits_per_byte", lambda scores: next(values))
+    monkeypatch.setattr("langadapt.train.probe.bits_per_byte", lambda scores: next(values))
     with pytest.raises(LangadaptError, match=r"from 1.000 to 1.200 .* \(\+20.0%\) at step 20") as caught:
         run_here(tmp_path / "out", case, notes)
     assert caught.value.exit_code == 1 and "--max-forgetting 0.21" in str(caught.value.hint)
@@ -327,6 +327,7 @@ def test_a_full_disk_is_told_before_the_first_step(
     with pytest.raises(ResourceError, match=r"needs .* of disk"):
         run_here(tmp_path / "out", case, notes)
     assert not (tmp_path / "out").exists()
+    assert not partial_folder(tmp_path / "out").exists(), "there is nothing to go on with"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: ...")])
@@ -336,7 +337,7 @@ def test_out_of_memory_is_explained(
     def fail(*values: Any) -> Any:
         raise error
 
-    monkeypatch.setattr("langadapt.train.loop.forward", fail)
+    monkeypatch.setattr("langadapt.train.loop.loss_of", fail)
     with pytest.raises(ResourceError, match="64 tokens at once") as caught:
         run_here(tmp_path / "out", case, notes)
     assert caught.value.exit_code == 5 and "micro_batch_blocks" in str(caught.value.hint)

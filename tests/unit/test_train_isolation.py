@@ -13,9 +13,11 @@ from langadapt.core.errors import DataError
 from langadapt.core.types import Block
 from langadapt.model.load import load_model
 from langadapt.train.batches import collate
-from langadapt.train.isolation import forward, prove_isolation
+from langadapt.train.head import forward
+from langadapt.train.isolation import prove_isolation
 from langadapt.train.loop import Settings, _accumulate
 from langadapt.train.schedule import Schedule
+from langadapt.train.stages import make_course
 from tests.fixtures.tiny import TINY_VOCABULARY, tiny_model
 
 ROWS = TINY_VOCABULARY - 10
@@ -122,7 +124,8 @@ def test_micro_batches_add_up_to_the_mean_over_all_labels_of_the_step(tiny: Path
     expected = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
     for micro in (1, 2, 3, 4):
         model.zero_grad()
-        settings = Settings(Schedule(1e-3, 10, 1), 4, micro, "fp32", "positions", 0, 0.1, 5, 5)
+        course = make_course(Schedule(1e-3, 10, 1), ())
+        settings = Settings(course, 4, 8, micro, "fp32", "positions", 0, 0.1, 5, 5)
         loss = _accumulate(model, blocks, 0, settings)
         assert loss == pytest.approx(float(total.detach()) / count, rel=1e-5)
         for name, value in model.named_parameters():

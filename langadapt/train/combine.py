@@ -1,0 +1,61 @@
+"""What fits together: a model and its data, and the options of a run."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.inputs import Input
+from langadapt.core.io import sha256_file
+from langadapt.model.facts import check_positions
+
+
+class Wishes(Protocol):
+    """The options that exclude each other."""
+
+    @property
+    def stages(self) -> Any: ...
+    @property
+    def branch_from(self) -> str | None: ...
+    @property
+    def strategy(self) -> str: ...
+    @property
+    def weights(self) -> str: ...
+    @property
+    def moments(self) -> str: ...
+    @property
+    def compute(self) -> str: ...
+
+
+def check_combination(wishes: Wishes, *, adapter: bool) -> None:
+    """ConfigError for options that exclude each other, or need a package that is not there."""
+    lowbit = wishes.weights == "bf16" or wishes.moments != "fp32"
+    if wishes.stages and wishes.branch_from is not None:
+        raise ConfigError("`stages` and `branch_from` cannot be combined: where a stage ends depends on all steps")
+    if wishes.stages and wishes.strategy != "full":
+        raise ConfigError("with `stages` the strategies are theirs", hint="leave `--strategy` out")
+    if wishes.weights == "bf16" and wishes.compute == "fp32":
+        raise ConfigError("weights in bf16 are multiplied in bf16", hint="leave `--compute` out")
+    if lowbit and adapter:
+        raise ConfigError("an adapter is small: keep its `weights` and `moments` in fp32")
+    if lowbit:
+        from langadapt.train.lowbit import check_installed
+
+        check_installed()
+
+
+def check_fit(model: Input, data: Input, base: Mapping[str, Any]) -> None:
+    """DataError if the data were not made for this model: another tokenizer, too many rows, too long blocks."""
+    tokenizer = model.path / "tokenizer.json"
+    if data.facts.get("tokenizer_digest") != (sha256_file(tokenizer) if tokenizer.is_file() else None):
+        raise DataError(
+            f"`{data.given}` was tokenised with another tokenizer than that of `{model.given}`",
+            hint="run `langadapt mix` with this model",
+        )
+    if int(data.facts["vocabulary"]) > int(base["rows"]):
+        raise DataError(f"`{data.given}` is for {data.facts['vocabulary']:,} rows, the model has {base['rows']:,}")
+    check_positions(
+        model.path,
+        int(data.facts["block_tokens"]),
+        f"blocks of `{data.given}` have",
+        "make it again with shorter blocks: langadapt mix ... --block-tokens {}",
+    )

@@ -1,0 +1,52 @@
+"""Frozen matrices kept in memory as the file stores them, in 2 bytes a number where that is 2 bytes.
+
+The rest of the model is fp32: what is trained, and norms and biases, which are small and which not every kernel takes in
+another precision than its input. A half-precision number is exactly representable in fp32, so nothing that is computed
+changes; only memory does.
+"""
+
+from collections.abc import Callable, Collection
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+STAYS_STORED = (nn.Linear, Conv1D)
+
+
+class StoredLinear(nn.Linear):
+    """`y = x W^T + b`; outside autocast W is widened for the time of the product."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.linear(input, _as(input, self.weight), self.bias)
+
+
+class _StoredConv1D(Conv1D):  # type: ignore[misc]
+    """`y = x W + b`, the transposed layer of GPT-2; outside autocast W is widened for the time of the product."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), _as(x, self.weight))
+        return flat.view(*x.shape[:-1], self.nf)
+
+
+def _as(given: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return weight if torch.is_autocast_enabled(given.device.type) else weight.to(given.dtype)
+
+
+def keep_stored(model: nn.Module, trained: Collection[str], stored_as: Callable[[str], torch.dtype]) -> int:
+    """Narrow the weights of linear layers that are not `trained` to their stored dtype; returns the bytes saved.
+
+    `stored_as` gives the dtype of a parameter by the name it has in the model.
+    """
+    moving = {id(value) for name, value in model.named_parameters() if name in trained}
+    saved = 0
+    for name, module in model.named_modules():
+        if type(module) not in STAYS_STORED or id(module.weight) in moving:
+            continue
+        dtype = stored_as(f"{name}.weight")
+        if dtype.itemsize < 4 and dtype.is_floating_point:
+            module.weight.data = module.weight.data.to(dtype)
+            module.__class__ = StoredLinear if isinstance(module, nn.Linear) else _StoredConv1D
+            saved += module.weight.numel() * (4 - dtype.itemsize)
+    return saved
