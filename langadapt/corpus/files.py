@@ -1,38 +1,21 @@
-"""Files as streams of plain bytes: which files of a folder, compressed or not, in which encoding; all bounded."""
+"""Which files a path means, what kind of file each is, and what its documents are called."""
 
-import gzip
-import io
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Literal
 
 from langadapt.core.errors import DataError
+from langadapt.core.io import read_json_object
+from langadapt.corpus.unpack import ARROW_FILE, PARQUET, open_file
 
-TEXT_SUFFIXES = (".txt", ".text", ".md", ".jsonl", ".ndjson", ".json")
-# Text compresses 3 to 10 times, the most repetitive logs about 100 times; gzip cannot exceed 1032.
-MAX_RATIO = 200
-RATIO_COUNTS_FROM = 64 * 1024 * 1024
-MAX_UNPACKED_BYTES = 256 * 1024**3
-SNIFF_BYTES = 1024 * 1024
+Kind = Literal["text", "json", "csv", "tsv", "conllu", "parquet", "arrow"]
+# `.json` and files without a known suffix are told by their first letter.
+KINDS: dict[str, Kind | None] = {
+    ".txt": "text", ".text": "text", ".md": "text", ".jsonl": "json", ".ndjson": "json", ".json": None,
+    ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".conllu": "conllu", ".parquet": "parquet", ".arrow": "arrow",
+}  # fmt: skip
+PACKED_SUFFIXES = (".gz", ".zst")
 
-_GZIP = b"\x1f\x8b"
-_FOREIGN = (
-    (b"\x28\xb5\x2f\xfd", "Zstandard data", "zstd -d {0}"),
-    (b"\xfd7zXZ", "xz data", "xz -dk {0}"),
-    (b"BZh", "bzip2 data", "bzip2 -dk {0}"),
-    (b"PK\x03\x04", "a zip archive", "unzip {0}"),
-    (b"%PDF", "a PDF", "pdftotext {0}"),
-    (b"PAR1", "a Parquet file", "convert it to JSON lines first"),
-)
-_UTF8_BOM = b"\xef\xbb\xbf"
-_BOMS = (
-    (b"\xff\xfe\x00\x00", "UTF-32LE"),
-    (b"\x00\x00\xfe\xff", "UTF-32BE"),
-    (b"\xff\xfe", "UTF-16LE"),
-    (b"\xfe\xff", "UTF-16BE"),
-)
 # The 8-bit encoding that old files of a language most likely have; only for the hint.
 _LEGACY = {
     "windows-1250": "hu pl cs sk sl hr bs ro sq",
@@ -56,105 +39,86 @@ def likely_encoding(lang: str) -> str:
     return next((name for name, langs in _LEGACY.items() if head in langs.split()), "windows-1252")
 
 
+def plain_name(path: Path) -> str:
+    """The file's name without `.gz` or `.zst`: packing a file does not change what its documents are called."""
+    name = path.name
+    for suffix in PACKED_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def kind_of(path: Path) -> Kind | None:
+    """By content for Parquet and Arrow, else by name; None: the first letter has to tell.
+
+    DataError for a name that promises what the content is not.
+    """
+    with open_file(path) as file:
+        head = file.peek(8)[:8]
+    if head.startswith(PARQUET):
+        return "parquet"
+    if head.startswith(ARROW_FILE):
+        return "arrow"
+    kind = KINDS.get(Path(plain_name(path).lower()).suffix)
+    if kind in ("parquet", "arrow") and not (kind == "arrow" and head[:4] == b"\xff\xff\xff\xff"):
+        what = "is empty" if not head else f"is not {kind.capitalize()} data, whatever its name says"
+        raise DataError(f"`{path}` {what}", hint="copy or download it again, or give it its right name")
+    return kind
+
+
 def text_files(path: Path) -> list[Path]:
-    """The file itself, or the text files below a folder (by name, hidden ones left out), sorted by path."""
+    """The file itself, or the text files below a folder (by name, hidden ones left out), sorted by path.
+
+    Folders that `datasets` saved stand for their data files. DataError if there is nothing to read.
+    """
     if path.is_file():
         return [path]
-    found = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and plain_name(file).lower().endswith(TEXT_SUFFIXES)
-    ]
+    found = sorted(_below(path))
     if not found:
-        kinds = ", ".join(TEXT_SUFFIXES)
-        raise DataError(f"`{path}` holds no text files ({kinds}; each also as .gz)", hint="name the files themselves")
+        kinds = ", ".join(KINDS)
+        raise DataError(
+            f"`{path}` holds no text files ({kinds}; text also as .gz and .zst)", hint="name the files themselves"
+        )
     return found
 
 
-def plain_name(path: Path) -> str:
-    """The file's name without `.gz`: packing a file does not change what its documents are called."""
-    return path.name.removesuffix(".gz")
+def _below(folder: Path) -> Iterator[Path]:
+    if _saved(folder, "dataset_dict.json", "splits"):
+        for split in _names(folder / "dataset_dict.json", "splits"):
+            if not (folder / split / "state.json").is_file():
+                raise DataError(f"the dataset folder `{folder}` lacks its split `{split}`", hint="copy it again")
+            yield from _data_files(folder / split)
+        return
+    if _saved(folder, "state.json", "_data_files"):
+        yield from _data_files(folder)
+        return
+    for child in folder.iterdir():
+        if child.name.startswith("."):
+            continue
+        if child.is_dir() and not child.is_symlink():
+            yield from _below(child)
+        elif child.is_file() and Path(plain_name(child).lower()).suffix in KINDS:
+            yield child
 
 
-class _Unpacked(io.RawIOBase):
-    """Decompressed bytes of a gzip file; stops with DataError at a bomb, a cut or a damaged file."""
-
-    def __init__(self, path: Path, packed: BinaryIO) -> None:
-        self._path, self._packed, self._done = path, packed, 0
-        self._gzip = gzip.GzipFile(fileobj=packed, mode="rb")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        try:
-            data = self._gzip.read(len(buffer))
-        except EOFError as error:
-            raise DataError(
-                f"`{self._path}` ends in the middle of its gzip data, after {self._done:,} bytes of text",
-                hint="copy or download it again",
-            ) from error
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(f"`{self._path}` is damaged gzip data: {error}") from error
-        self._done += len(data)
-        suspicious = self._done > RATIO_COUNTS_FROM and self._done > MAX_RATIO * max(1, self._packed.tell())
-        if suspicious or self._done > MAX_UNPACKED_BYTES:
-            raise DataError(
-                f"`{self._path}` unpacks to more than {MAX_RATIO} times its size; this is not text",
-                hint=f"if it is, unpack it yourself: gzip -dk '{self._path}'",
-            )
-        buffer[: len(data)] = data
-        return len(data)
+def _saved(folder: Path, name: str, key: str) -> bool:
+    """Did `save_to_disk` of datasets write this folder?"""
+    return (folder / name).is_file() and key in read_json_object(folder / name)
 
 
-@contextmanager
-def open_bytes(path: Path) -> Iterator[io.BufferedReader]:
-    """The plain bytes of a text file, unpacked if it is gzip (by its first bytes, not its name), BOM skipped.
-
-    DataError for other compressions, UTF-16 and UTF-32, with the command that converts the file.
-    """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise DataError(f"cannot read `{path}`: {error.strerror}") from error
-    with file:
-        packed = file.peek(2)[:2] == _GZIP
-        raw = _Unpacked(path, file) if packed else None
-        stream = cast(io.BufferedReader, io.BufferedReader(raw, 256 * 1024) if raw is not None else file)
-        head = stream.peek(4096)[:4096]
-        _refuse_foreign(path, head)
-        if head.startswith(_UTF8_BOM):
-            stream.read(len(_UTF8_BOM))
-        yield stream
+def _data_files(folder: Path) -> Iterator[Path]:
+    for name in _names(folder / "state.json", "_data_files"):
+        if not (folder / name).is_file():
+            raise DataError(f"the dataset folder `{folder}` lacks its file `{name}`", hint="copy it again")
+        yield folder / name
 
 
-def _refuse_foreign(path: Path, head: bytes) -> None:
-    if head.startswith(_GZIP):
-        raise DataError(f"`{path}` is gzip data inside gzip data", hint=f"unpack it once: gzip -dk '{path}'")
-    for magic, what, hint in _FOREIGN:
-        if head.startswith(magic):
-            raise DataError(f"`{path}` is {what}, not text", hint=hint.format(f"'{path}'"))
-    encoding = next((name for bom, name in _BOMS if head.startswith(bom)), None) or _without_bom(head)
-    if encoding is not None:
-        raise DataError(
-            f"`{path}` is {encoding.removesuffix('LE').removesuffix('BE')} text; langadapt reads UTF-8",
-            hint=f"iconv -f {encoding} -t UTF-8 '{path}' > '{path.stem}.utf8{path.suffix}'",
-        )
-
-
-def _without_bom(head: bytes) -> str | None:
-    """UTF-16 or UTF-32 by where its zero bytes lie; text in UTF-8 has practically none."""
-    if head.count(0) < 8:
-        return None
-    zeros = [head[lane::4].count(0) / len(head[lane::4]) for lane in range(4)]
-    # ASCII letters, spaces and line ends leave zeros in a fixed lane, also in scripts far from Latin
-    if min(zeros[1:]) > 0.6 and zeros[0] < 0.2:
-        return "UTF-32LE"
-    if min(zeros[:3]) > 0.6 and zeros[3] < 0.2:
-        return "UTF-32BE"
-    odd, even = (zeros[1] + zeros[3]) / 2, (zeros[0] + zeros[2]) / 2
-    if max(odd, even) > 0.1 and min(odd, even) < max(odd, even) / 10:
-        return "UTF-16LE" if odd > even else "UTF-16BE"
-    return None
+def _names(path: Path, key: str) -> list[str]:
+    """File names listed in a file of `datasets`; DataError if they are not plain names."""
+    given = read_json_object(path)[key]
+    names: list[str] = []
+    for item in given if isinstance(given, list) else []:
+        name = item.get("filename") if isinstance(item, dict) else item
+        if not isinstance(name, str) or Path(name).name != name:
+            raise DataError(f"`{path}` names a file that is not in its folder: {name!r}")
+        names.append(name)
+    return names

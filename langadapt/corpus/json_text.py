@@ -30,8 +30,25 @@ def _constant(name: str) -> float:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
-def text_of(line: str, field: str) -> tuple[str | None, str]:
-    """(text, "") or (None, reason); `reason` is one of the keys of docs/prepare.md."""
+def text_of(line: str, field: str, lang_field: str | None = None) -> tuple[str | None, str, Any]:
+    """(text, "", language) or (None, reason, None); `reason` is one of the keys of docs/prepare.md."""
+    value, reason = _object_of(line)
+    if value is None:
+        return None, reason, None
+    if field not in value:
+        return None, "missing-field", None
+    text = value[field]
+    if not isinstance(text, str):
+        return None, "not-a-string", None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # half of a character, written as a JSON escape: no tokenizer accepts it
+        return None, "lone-surrogate", None
+    return text, "", None if lang_field is None else value.get(lang_field)
+
+
+def _object_of(line: str) -> tuple[dict[str, Any] | None, str]:
     if _too_deep(line):
         return None, "too-deep"
     try:
@@ -46,17 +63,7 @@ def text_of(line: str, field: str) -> tuple[str | None, str]:
         return None, "invalid-json"
     if not isinstance(value, dict):
         return None, "not-an-object"
-    if field not in value:
-        return None, "missing-field"
-    text = value[field]
-    if not isinstance(text, str):
-        return None, "not-a-string"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # half of a character, written as a JSON escape: no tokenizer accepts it
-        return None, "lone-surrogate"
-    return text, ""
+    return value, ""
 
 
 def _too_deep(line: str) -> bool:

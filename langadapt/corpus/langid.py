@@ -8,13 +8,16 @@ import importlib.util
 import os
 import subprocess
 import sys
+from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from langadapt.core.errors import DataError
-from langadapt.core.io import sha256_file
+from langadapt.core.io import cache_folder, sha256_file
 from langadapt.core.languages import primary
+from langadapt.corpus.fasttext_file import check_whole
 from langadapt.corpus.script import can_be
 
 # lid.176.ftz of fastText (Joulin et al. 2016), CC BY-SA 3.0, 938,013 bytes
@@ -74,10 +77,12 @@ _SIBLINGS = tuple(
 )
 
 
-def accepted_labels(lang: str) -> frozenset[str]:
-    """The language and its siblings."""
-    head = primary(lang)
-    return next((group for group in _SIBLINGS if head in group), frozenset()) | {head}
+def accepted_labels(lang: str, also: Collection[str] = ()) -> frozenset[str]:
+    """The language and its siblings, and those of the languages in `also`."""
+    found: set[str] = set()
+    for head in map(primary, (lang, *also)):
+        found |= next((group for group in _SIBLINGS if head in group), frozenset()) | {head}
+    return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +98,16 @@ class Verdict:
         return self.label_probability >= RIVAL and can_be(text, self.label)
 
 
-class Detector:
-    """A loaded model and what it accepts as `lang`."""
+class Judge(ABC):
+    """Says of text how likely it is in an accepted language; `knows` is False if it cannot tell that language."""
 
-    def __init__(self, path: Path, lang: str) -> None:
-        self.digest = checked_digest(path)
-        self.name = path.name
-        self._model = _load(path)
-        # als is Alemannic in lid.176, Tosk Albanian in ISO 639-3; without this, German dialect counts as Albanian
-        labels = {label.removeprefix(_LABEL).split("_")[0] for label in self._model.labels}
-        accepted = accepted_labels(lang)
-        self._accepted = accepted - {"als"} if "als" in labels and primary(lang) == "sq" else accepted
-        self.knows = bool(self._accepted & labels)
+    name: str
+    digest: str
+    knows: bool
 
+    @abstractmethod
     def judge(self, text: str, limit: int = WINDOW) -> Verdict:
         """One verdict on a piece of text; only its first `limit` characters are looked at."""
-        line = " ".join(text[:limit].split()) + "\n"
-        # the lower-level call: fasttext's own wrapper prints, and breaks with some numpy versions
-        found = [
-            (label.removeprefix(_LABEL).split("_")[0], min(1.0, float(share)))
-            for share, label in self._model.f.predict(line, 5, 0.0, "strict")
-        ]
-        if not found:
-            return Verdict("und", 0.0, 0.0)
-        accepted = sum(share for label, share in found if label in self._accepted)
-        return Verdict(found[0][0], min(1.0, accepted), found[0][1])
 
     def judge_document(self, text: str) -> Verdict | None:
         """Mean over up to five windows spread over the text; None when it is too short to tell."""
@@ -154,6 +144,34 @@ class Detector:
         else:
             rest_verdict = self.judge_document(rest)  # mostly short lines: only together do they tell something
         return Lines(rest, rest_verdict, sample, lost)
+
+
+class Detector(Judge):
+    """A loaded fastText model and what it accepts as `lang`."""
+
+    def __init__(self, path: Path, lang: str, also: Collection[str] = ()) -> None:
+        """`also` names languages that are as good as `lang`."""
+        self.digest = checked_digest(path)
+        self.name = path.name
+        self._model = _load(path)
+        # als is Alemannic in lid.176, Tosk Albanian in ISO 639-3; without this, German dialect counts as Albanian
+        labels = {label.removeprefix(_LABEL).split("_")[0] for label in self._model.labels}
+        accepted = accepted_labels(lang, also)
+        self._accepted = accepted - {"als"} if "als" in labels and primary(lang) == "sq" else accepted
+        self.knows = bool(self._accepted & labels)
+
+    def judge(self, text: str, limit: int = WINDOW) -> Verdict:
+        """One verdict on a piece of text; only its first `limit` characters are looked at."""
+        line = " ".join(text[:limit].split()) + "\n"
+        # the lower-level call: fasttext's own wrapper prints, and breaks with some numpy versions
+        found = [
+            (label.removeprefix(_LABEL).split("_")[0], min(1.0, float(share)))
+            for share, label in self._model.f.predict(line, 5, 0.0, "strict")
+        ]
+        if not found:
+            return Verdict("und", 0.0, 0.0)
+        accepted = sum(share for label, share in found if label in self._accepted)
+        return Verdict(found[0][0], min(1.0, accepted), found[0][1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +215,7 @@ def find_model(given: Path | None) -> Path | None:
         if not path.is_file():
             raise DataError(f"$LANGADAPT_LID_MODEL names `{named}`, which does not exist")
         return path
-    cache = os.environ.get("LANGADAPT_CACHE")
-    for folder in (Path(cache) if cache else Path.home() / ".cache" / "langadapt", _package_folder()):
+    for folder in (cache_folder(), _package_folder()):
         if folder is not None and (folder / KNOWN_NAME).is_file():
             return folder / KNOWN_NAME
     return None
@@ -227,9 +244,7 @@ def checked_digest(path: Path) -> str:
 
 def try_in_child(path: Path, seconds: float = _CHILD_SECONDS) -> None:
     """Load the model in another process; DataError if that crashes, hangs, or finds no language labels."""
-    with path.open("rb") as file:
-        if file.read(4) != b"\xba\x16\x4f\x2f":  # fastText's magic number 793712314, little-endian
-            raise DataError(f"`{path}` is not a fastText model")
+    check_whole(path)
     code = (
         "import sys, fasttext; model = fasttext.load_model(sys.argv[1]); "
         f"labels = [label for label in model.labels if label.startswith({_LABEL!r})]; "

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from langadapt.corpus.collect import Collector, Rules, Spool
-from langadapt.corpus.files import open_bytes
+from langadapt.corpus.collect import Collector, Rules
 from langadapt.corpus.read import FileReader, ReadSettings
+from langadapt.corpus.spool import Spool
 from langadapt.corpus.tally import Tally
+from langadapt.corpus.unpack import PARQUET, open_file, packing
 
 # Judging this much takes a tenth of a second; reading on to find representative documents is much cheaper.
 JUDGED_BYTES = 400_000
@@ -64,6 +65,6 @@ def sample(files: Sequence[Path], settings: ReadSettings, rules: Rules) -> Sampl
 
 def _unpacked(file: Path) -> int:
     size = file.stat().st_size
-    with open_bytes(file) as stream:
-        packed = not hasattr(stream.raw, "fileno") or type(stream.raw).__name__ == "_Unpacked"
-    return round(size * PACKED_RATIO) if packed else size
+    with open_file(file) as stream:
+        head = stream.peek(4)[:4]
+    return round(size * PACKED_RATIO) if packing(head) is not None or head == PARQUET else size

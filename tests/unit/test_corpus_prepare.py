@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,9 @@ def test_unknown_codes_are_refused(tmp_path: Path, code: str) -> None:
 class FakeDetector(Detector):
     """Says `en` for lines with ENGLISH in them, else `hu`; counts as a detector for the declared language."""
 
-    def __init__(self, path: Path, lang: str) -> None:
+    def __init__(self, path: Path, lang: str, also: Sequence[str] = ()) -> None:
         self.name, self.digest = "fake", "0" * 64
-        self._accepted = accepted_labels(lang)
+        self._accepted = accepted_labels(lang, also)
         self.knows = lang in ("hu", "en")
 
     def judge(self, text: str, limit: int = 400) -> Verdict:
@@ -165,8 +166,8 @@ class FakeDetector(Detector):
 
 @pytest.fixture
 def fake_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("langadapt.steps.prepare.Detector", FakeDetector)
-    monkeypatch.setattr("langadapt.steps.prepare.find_model", lambda given: tmp_path)
+    monkeypatch.setattr("langadapt.corpus.detector.Detector", FakeDetector)
+    monkeypatch.setattr("langadapt.corpus.detector.find_model", lambda given: tmp_path)
 
 
 ENGLISH = "ENGLISH this is ENGLISH and nothing ENGLISH but ENGLISH it goes ENGLISH on"
@@ -198,11 +199,33 @@ def test_unknown_to_the_detector_keeps_everything(tmp_path: Path) -> None:
 
 
 def test_no_detector_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("langadapt.steps.prepare.find_model", lambda given: None)
+    monkeypatch.setattr("langadapt.corpus.detector.find_model", lambda given: None)
     (tmp_path / "t.txt").write_text("\n".join(sentences(40)), encoding="utf-8")
     artifact, said = prepare(tmp_path / "out", tmp_path / "t.txt", lang="hu", min_lang_probability=0.5)
     assert artifact.facts["documents"] + artifact.facts["held_out_documents"] == 40
     assert any("--lid-model" in sentence for sentence in said)
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_almost_no_text_in_the_language_stops(tmp_path: Path) -> None:
+    """Fault row 38: a file in another language is not made into a corpus; it can be asked for."""
+    english = [f"{ENGLISH} {number}" for number in range(60)]
+    (tmp_path / "t.txt").write_text("\n".join([*sentences(3), *english]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"only .* of the text is in `hu`.*looks like en") as refused:
+        prepare(tmp_path / "out", tmp_path / "t.txt", lang="hu", min_lang_probability=0.5)
+    assert refused.value.exit_code == 3 and not (tmp_path / "out").exists()
+    prepare(tmp_path / "out", tmp_path / "t.txt", lang="hu", min_lang_probability=0.5, min_lang_share=0.0)
+
+
+@pytest.mark.usefixtures("fake_detector")
+def test_accepted_siblings_stay(tmp_path: Path) -> None:
+    english = [f"{ENGLISH} {number}" for number in range(60)]
+    (tmp_path / "t.txt").write_text("\n".join([*sentences(3), *english]), encoding="utf-8")
+    artifact, _ = prepare(
+        tmp_path / "out", tmp_path / "t.txt", lang="hu", min_lang_probability=0.5, accept_langs=["en"],
+        near_duplicates="off",
+    )  # fmt: skip
+    assert artifact.facts["documents"] + artifact.facts["held_out_documents"] == 63
 
 
 @pytest.mark.usefixtures("fake_detector")

@@ -36,8 +36,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "hu.txt").write_text(text, encoding="utf-8")
     text = "".join(f"{ENGLISH[number % 3]} {number}\n" for number in range(300))
     (place / "en.txt").write_text(text, encoding="utf-8")
-    langadapt.prepare(out=place / "hu", text=[place / "hu.txt"], lang="hu", min_lang_probability=0.0, documents="line")
-    langadapt.prepare(out=place / "en", text=[place / "en.txt"], lang="en", min_lang_probability=0.0, documents="line")
+    plain = {"min_lang_probability": 0.0, "documents": "line", "near_duplicates": "off"}
+    langadapt.prepare(out=place / "hu", text=[place / "hu.txt"], lang="hu", **plain)
+    langadapt.prepare(out=place / "en", text=[place / "en.txt"], lang="en", **plain)
     return place
 
 
