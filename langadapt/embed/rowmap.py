@@ -17,6 +17,7 @@ from langadapt.core.errors import DataError, LangadaptError
 from langadapt.core.io import read_json_lines, write_json_lines
 from langadapt.core.rng import stream_key
 from langadapt.core.types import NewToken
+from langadapt.model.save import saving
 
 Role = Literal["input", "head", "tied"]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -208,7 +209,8 @@ def save_maps(maps: Mapping[str, RowMap], folder: Path) -> None:
     for table, rows in sorted(maps.items()):
         arrays |= {f"{table}.{name}": np.ascontiguousarray(getattr(rows, name)) for name in _ARRAYS}
         arrays[f"{table}.old_rows"] = np.array([rows.old_rows], dtype=np.int64)
-    save_file(arrays, folder / MAP_FILE)
+    with saving(folder / MAP_FILE):
+        save_file(arrays, folder / MAP_FILE)
     notes = [{"table": table, **note} for table, rows in sorted(maps.items()) for note in rows.provenance]
     write_json_lines(folder / PROVENANCE_FILE, notes)
 

@@ -9,8 +9,8 @@ from langadapt.core.io import read_json_object
 from langadapt.model.weights import DTYPE_NAMES, TensorInfo, open_weights
 
 # Names of the head in the model families of transformers.
-_HEADS = ("lm_head.weight", "output.weight", "embed_out.weight")
-_ROWS_FIRST = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+HEADS = ("lm_head.weight", "output.weight", "embed_out.weight")
+INPUT_TABLES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def is_tied(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> bool:
     for part in (config, text_config(config)):
         if "tie_word_embeddings" in part:
             return bool(part["tie_word_embeddings"])
-    return not any(name in tensors for name in _HEADS)
+    return not any(name in tensors for name in HEADS)
 
 
 def check_positions(folder: Path, tokens: int, what: str, hint: str) -> None:
@@ -47,7 +47,7 @@ def model_facts(folder: Path) -> dict[str, Any]:
     text = text_config(config)
     tensors = open_weights(folder).tensors
     tied = is_tied(config, tensors)
-    counted = {name: info for name, info in tensors.items() if not (tied and name in _HEADS and len(tensors) > 1)}
+    counted = {name: info for name, info in tensors.items() if not (tied and name in HEADS and len(tensors) > 1)}
     by_dtype: dict[str, int] = {}
     for info in counted.values():
         by_dtype[info.dtype] = by_dtype.get(info.dtype, 0) + info.elements
@@ -68,6 +68,6 @@ def model_facts(folder: Path) -> dict[str, Any]:
 
 def _table(tensors: dict[str, TensorInfo]) -> TensorInfo | None:
     for name, info in sorted(tensors.items()):
-        if name.endswith(_ROWS_FIRST) and len(info.shape) == 2:
+        if name.endswith(INPUT_TABLES) and len(info.shape) == 2:
             return info
     return None

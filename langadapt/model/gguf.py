@@ -1,15 +1,17 @@
 """A .gguf file becomes a plain model folder in float32, once, in the cache."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langadapt.core.artifact import Artifact, Identity, is_artifact, open_artifact, writing
+from langadapt.core.artifact import Artifact, Identity, open_artifact, writing
 from langadapt.core.errors import DataError
 from langadapt.core.io import cache_folder, sha256_file
 from langadapt.core.progress import Progress
+from langadapt.core.verified import verify_content
 from langadapt.model.facts import model_facts
 from langadapt.model.surroundings import quiet_transformers
 
@@ -31,7 +33,7 @@ def import_gguf(path: Path, progress: Progress | None = None) -> Path:
     digest = sha256_file(path)
     place = cache_folder() / "models" / f"gguf-{digest[:16]}"
     identity = Identity("model", "import-model", SCHEMA, {"dtype": "float32"}, {"file": digest})
-    if is_artifact(place) and open_artifact(place).fingerprint == identity.fingerprint:
+    if _usable(place, identity.fingerprint):
         return place
     progress.note(f"converting `{path.name}` to a model folder in float32; this is done once")
     # another process may be converting the same file: wait for it, then find its result
@@ -39,7 +41,20 @@ def import_gguf(path: Path, progress: Progress | None = None) -> Path:
         if not isinstance(target, Artifact):
             _convert(path, target.folder)
             target.commit({**model_facts(target.folder), "source": "gguf"})
+    for old in place.parent.glob(f"{place.name}.old-*"):
+        # made by another version or damaged, and made again just now: here nothing is worth keeping aside
+        shutil.rmtree(old, ignore_errors=True)
     return place
+
+
+def _usable(place: Path, fingerprint: str) -> bool:
+    """Is the conversion there, whole, and of this version? If not it is made again: it is a cache."""
+    try:
+        there = open_artifact(place)
+        verify_content(there)
+    except DataError:
+        return False
+    return there.fingerprint == fingerprint
 
 
 def _convert(path: Path, folder: Path) -> None:

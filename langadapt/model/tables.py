@@ -3,6 +3,7 @@
 Names come from the architecture itself (built without memory), not from a list of known model families.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,10 @@ class TableNames:
     input: str
     head: str | None = None
     bias: str | None = None
+
+    def among(self, names: Collection[str]) -> frozenset[str]:
+        """Those of the tables that are in `names`."""
+        return frozenset(name for name in (self.input, self.head, self.bias) if name is not None and name in names)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ Tokens of two tokenizers are compared as (kind, bytes), never as the strings in 
 for a space and two characters for one accented letter, other families write something else.
 """
 
-import json
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,11 +13,12 @@ import numpy as np
 
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object
-from langadapt.model.bytes_alphabet import to_bytes, to_piece
+from langadapt.model.spelling import Spelling, byte_piece, family_of, spelling_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+SUPPORTED = ("byte-bpe", "byte-fallback-bpe")
 # Gemma's file has 33 MB, the largest known to us 41 MB.
 MAX_TOKENIZER_BYTES = 256 * 1024 * 1024
 
@@ -34,6 +35,7 @@ class TokenTable:
     family: str
     pieces: tuple[str | None, ...] = field(repr=False)
     kinds: "np.ndarray[Any, np.dtype[np.uint8]]" = field(repr=False)
+    _spelling: Spelling = field(repr=False)
     _model: "Tokenizer" = field(repr=False)
 
     @classmethod
@@ -44,9 +46,13 @@ class TokenTable:
             raise DataError(f"`{path}` has no tokenizer.json", hint="save the model together with its fast tokenizer")
         content = read_json_object(file, max_bytes=MAX_TOKENIZER_BYTES)
         family = family_of(content)
-        if family != "byte-bpe":
-            raise DataError(f"`{file}`: {family} tokenizers are not supported yet, only byte-level BPE")
-        return cls(path, family, *_tokens_by_id(content, file), _bare_model(content, file))
+        if family not in SUPPORTED:
+            raise DataError(
+                f"`{file}`: {family} tokenizers are not supported yet",
+                hint=f"supported are {' and '.join(SUPPORTED)}: GPT-2, Llama 3, Qwen, SmolLM; Gemma, Llama 2, Mistral",
+            )
+        spelling = spelling_of(content)
+        return cls(path, family, *_tokens_by_id(content, file, spelling), spelling, _bare_model(content, file))
 
     @property
     def size(self) -> int:
@@ -76,7 +82,7 @@ class TokenTable:
     def bytes_of(self, id: int) -> bytes:
         """The bytes a token stands for; they need not be whole UTF-8 characters."""
         piece = self.piece(id)
-        return to_bytes(piece) if self.kinds[id] == _TEXT else piece.encode()
+        return self._spelling.content(piece) if self.kinds[id] == _TEXT else piece.encode()
 
     def spell(self, content: bytes) -> list[int]:
         """Ids of text tokens whose bytes join to `content`; empty if there are none that do.
@@ -86,25 +92,25 @@ class TokenTable:
         """
         if not content:
             return []
-        ids: list[int] = self._model.encode(to_piece(content), add_special_tokens=False).ids
+        ids: list[int] = []
+        for part, is_text in [(content, True)] if self.family == "byte-bpe" else _parts(content):
+            if is_text:
+                ids += self._model.encode(self._spelling.piece(part), add_special_tokens=False).ids
+            else:
+                ids += [id for byte in part if (id := self._model.token_to_id(byte_piece(byte))) is not None]
         # a BPE without unknown token leaves out what it does not know and says nothing
         return ids if b"".join(self.bytes_of(id) for id in ids) == content else []
 
 
-def family_of(content: dict[str, Any]) -> str:
-    """`byte-bpe`, `byte-fallback BPE`, `Unigram`, `WordPiece`, ...: from the parts of a tokenizer.json."""
-    model = content.get("model")
-    kind = model.get("type", "BPE" if "merges" in model else "unknown") if isinstance(model, dict) else "unknown"
-    if kind == "BPE" and isinstance(model, dict):
-        parts = [content.get("pre_tokenizer"), content.get("decoder")]
-        if any('"ByteLevel"' in json.dumps(part) for part in parts):
-            return "byte-bpe"
-        return "byte-fallback BPE" if model.get("byte_fallback") else "character-level BPE"
-    return str(kind)
+def _parts(content: bytes) -> list[tuple[bytes, bool]]:
+    """Runs of whole UTF-8 text, and of bytes that are none, in order."""
+    letters = content.decode("utf-8", "surrogateescape")
+    runs = groupby(letters, key=lambda letter: not "\udc80" <= letter <= "\udcff")
+    return [("".join(run).encode("utf-8", "surrogateescape"), is_text) for is_text, run in runs]
 
 
 def _tokens_by_id(
-    content: dict[str, Any], file: Path
+    content: dict[str, Any], file: Path, spelling: Spelling
 ) -> tuple[tuple[str | None, ...], "np.ndarray[Any, np.dtype[np.uint8]]"]:
     found: dict[int, tuple[str, int]] = {}
     vocabulary = content["model"].get("vocab")
@@ -129,7 +135,7 @@ def _tokens_by_id(
     for id, (piece, kind) in found.items():
         pieces[id], kinds[id] = piece, kind
         if kind == _TEXT:
-            to_bytes(piece)
+            spelling.content(piece)
     return tuple(pieces), kinds
 
 
@@ -148,4 +154,4 @@ def _bare_model(content: dict[str, Any], file: Path) -> "Tokenizer":
         if len(pair) != 2 or not {pair[0], pair[1], pair[0] + pair[1]} <= vocabulary.keys():
             raise DataError(f"`{file}`: the merge {entry!r} does not join two tokens of the vocabulary into a third")
         merges.append(pair)
-    return Tokenizer(BPE(vocab=vocabulary, merges=merges))
+    return Tokenizer(BPE(vocab=vocabulary, merges=merges, byte_fallback=bool(content["model"].get("byte_fallback"))))

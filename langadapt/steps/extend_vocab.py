@@ -86,7 +86,7 @@ def run(config: Config, out: Output) -> Artifact:
     outcomes += loaded.loaded_checks(base_loaded, load_tokenizer(out.folder), new, held_out[:_LOADED_TEXTS])
     checks.insist(outcomes)
     guarded = [text for item in guards for text in _texts(item, "held-out", _MEASURED_BYTES)]
-    measured = metrics.compare(base.tokenizer, new.tokenizer, held_out, guarded)
+    measured = metrics.compare(base.tokenizer, new.tokenizer, held_out, guarded, base.spelling)
     write_json_lines(out.folder / "vocab_map.jsonl", map_lines(growth, family.name, base.next_id, rows))
     record = {outcome.name: outcome.record() for outcome in outcomes}
     samples = measured.pop("samples")
@@ -127,7 +127,7 @@ def _guard(base: "TokenizerFile", loaded: Any, guards: Sequence[Input], config: 
         out.progress.warn("no guard text: only markup, numbers and chat scaffolding keep their tokens for certain")
     words = set(count_words(base, always_guarded([*chat_texts(loaded), *template_sources(loaded)])))
     words |= set(_count(base, guards, config.max_guard_bytes, "counting protected words", out))
-    return Guard.of(base, with_variants(words))
+    return Guard.of(base, with_variants(words, base.spelling))
 
 
 def _count(base: "TokenizerFile", corpora: Sequence[Input], cap: int, task: str, out: Output) -> Mapping[str, int]:

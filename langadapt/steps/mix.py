@@ -3,7 +3,6 @@
 Documents are packed without loss, each behind a separator token; the separator is chosen by measurement.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,7 +32,6 @@ SCHEMA = 1
 PROBE_BYTES = 4000
 PROBE_SEGMENT_BYTES = 400
 MAX_PROBES = 4
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class Config(StepConfig):
@@ -111,8 +109,10 @@ def run(config: Config, out: Output) -> Artifact:
 
 
 def _check(config: Config) -> None:
+    from langadapt.mixture.plan import NAME
+
     for name in [*config.corpora, *config.probes]:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ConfigError(f"`{name}` cannot name a corpus: use letters, digits, `-` and `_`")
     both = sorted(config.corpora.keys() & config.probes.keys())
     if both:

@@ -26,6 +26,8 @@ class Wish:
 class Growth:
     """What a family learned: `merges[i]` makes `tokens[i]`; `learned[i]` is how often that pair stood there then.
 
+    A character that the vocabulary lacked is a merge without a right half.
+
     `stepping_stones` are ids that the text ends with fewer than `min_count` times, kept because others are built
     of them. `notes` are counts of what was left out, by reason.
     """
@@ -56,7 +58,7 @@ def map_lines(growth: Growth, family: str, old_tokens: int, old_rows: int) -> li
             "hex": token.content.hex(),
             "count": token.count,
             "reason": token.reason,
-            "parts": [merge.left, merge.right],
+            "parts": [merge.left, merge.right] if merge.right else [merge.left],
             "learned_count": learned,
         }
         for token, merge, learned in zip(growth.tokens, growth.merges, growth.learned, strict=True)
@@ -98,10 +100,11 @@ def detect(base: TokenizerFile) -> Family:
     raise DataError(
         f"this tokenizer cannot be extended: {_reason(refusals)}",
         where=base.place,
-        hint=f"supported families: {', '.join(names)} (the GPT-2, Llama 3, Qwen, SmolLM kind)",
+        hint=f"supported families: {', '.join(names)} (GPT-2, Llama 3, Qwen, SmolLM; Gemma, Llama 2, Mistral); "
+        "`langadapt cpt` trains a model with the vocabulary that it has",
     )
 
 
 def _reason(refusals: Sequence[Refusal]) -> str:
     near = [refusal.why for refusal in refusals if refusal.near]
-    return "; ".join(near or [refusal.why for refusal in refusals])
+    return "; ".join(dict.fromkeys(near or [refusal.why for refusal in refusals]))

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from langadapt.model.bytes_alphabet import byte_of_character, to_bytes
+from langadapt.core.errors import DataError
+from langadapt.model.spelling import ByteLevel, Spelling
 from langadapt.vocab.tokenizer_file import encode_all
 
 # First and last code points of the blocks whose languages put no spaces between words.
@@ -71,12 +72,15 @@ def same_ids_share(base: Any, new: Any, lines: Sequence[str]) -> float | None:
     return same / len(lines) if lines else None
 
 
-def show_split(tokenizer: Any, text: str) -> str:
+def show_split(tokenizer: Any, text: str, spelling: Spelling | None = None) -> str:
     """The text with a bar between tokens; a character that is cut inside shows as `·`, one for each part."""
-    alphabet = byte_of_character()
+    spelling = spelling or ByteLevel()
     shown = []
     for piece in _raw(tokenizer).encode(text, add_special_tokens=False).tokens:
-        content = to_bytes(piece) if all(letter in alphabet for letter in piece) else piece.encode()
+        try:
+            content = spelling.content(piece)
+        except DataError:  # an added token, which stands for itself
+            content = piece.encode()
         shown.append(content.decode("utf-8", "replace").replace("\ufffd", "·"))
     return "|".join(shown)
 
@@ -87,8 +91,13 @@ def sample_lines(lines: Iterable[str], count: int) -> list[str]:
     return sorted(fitting, key=lambda line: hashlib.sha256(line.encode()).digest())[:count]
 
 
-def compare(base: Any, new: Any, texts: Sequence[str], guarded: Sequence[str]) -> dict[str, Any]:
-    """Base against extended tokenizer on held-out `texts` of the target and of `guarded` languages; sample splits."""
+def compare(
+    base: Any, new: Any, texts: Sequence[str], guarded: Sequence[str], spelling: Spelling | None = None
+) -> dict[str, Any]:
+    """Base against extended tokenizer on held-out `texts` of the target and of `guarded` languages; sample splits.
+
+    `spelling` is how both write their pieces, the byte alphabet if it is not given.
+    """
     lines = lines_of(guarded)
     return {
         "tokens_per_word": _both(tokens_per_word, base, new, texts),
@@ -97,7 +106,7 @@ def compare(base: Any, new: Any, texts: Sequence[str], guarded: Sequence[str]) -
         "held_out_lines_same_ids": same_ids_share(base, new, lines),
         "held_out_lines": len(lines),
         "samples": [
-            {"text": line, "base": show_split(base, line), "adapted": show_split(new, line)}
+            {"text": line, "base": show_split(base, line, spelling), "adapted": show_split(new, line, spelling)}
             for line in sample_lines(lines_of(texts), _SAMPLES)
         ],
     }

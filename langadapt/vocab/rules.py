@@ -2,7 +2,9 @@
 
 import codecs
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 def is_text(content: bytes) -> bool:
@@ -54,3 +56,8 @@ class JoinRules:
             return False
         # one character made of two parts is no join of digits
         return not (self.digits_apart and has_digit(whole) and len(whole.decode("utf-8", "replace")) > 1)
+
+
+def refused_option(model: Mapping[str, Any]) -> str | None:
+    """The option of a BPE model under which its segmentation is not the merges alone in their order; None: no such."""
+    return next((key for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout") if model.get(key)), None)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object, write_durably
+from langadapt.model.spelling import Spelling, spelling_of
 
 NAME = "tokenizer.json"
 # Everything else that makes up a tokenizer folder and stays true after tokens were added. The slow forms
@@ -29,11 +30,19 @@ TEMPLATE_FOLDER = "additional_chat_templates"
 
 @dataclass(frozen=True)
 class Merge:
-    """One new token: `left` and `right` are the pieces that join, `id` the number of the result."""
+    """One new token: `left` and `right` are the pieces that join, `id` the number of the result.
+
+    With an empty `right` it is a character that the vocabulary lacked: a token that no merge makes.
+    """
 
     left: str
     right: str
     id: int
+
+    @property
+    def piece(self) -> str:
+        """The string of the new token."""
+        return self.left + self.right
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,11 @@ class TokenizerFile:
         """The `model` section."""
         section = self.spec.get("model")
         return section if isinstance(section, dict) else {}
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """How its pieces stand for bytes."""
+        return spelling_of(self.spec)
 
     @cached_property
     def added(self) -> dict[str, int]:
@@ -123,8 +137,9 @@ class TokenizerFile:
         return str(Tokenizer.from_str(json.dumps(spec)).to_str(pretty=True))
 
     def _grown_model(self, extra: Sequence[Merge]) -> dict[str, Any]:
-        vocab = dict(self.model["vocab"]) | {merge.left + merge.right: merge.id for merge in extra}
-        merges = [[left, right] for left, right in self.merges] + [[merge.left, merge.right] for merge in extra]
+        vocab = dict(self.model["vocab"]) | {merge.piece: merge.id for merge in extra}
+        merges = [[left, right] for left, right in self.merges]
+        merges += [[merge.left, merge.right] for merge in extra if merge.right]
         return self.model | {"vocab": vocab, "merges": merges}
 
 

@@ -1,17 +1,21 @@
 """Pre-tokens and how often they occur: a text cut by the tokenizer's own normaliser and pre-tokenizer."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from langadapt.vocab.tokenizer_file import TokenizerFile
+from langadapt.vocab.word_cuts import cutter
 
 
 class WordCounter:
     """Cuts texts as the tokenizer does before its model looks at them, and counts the pieces (in printable form).
 
     Strings of added tokens are taken out first, as the tokenizer does: what is left and right of one is cut on its own.
+    Where the pre-tokens are whole texts, they are cut further, see word_cuts.py.
     """
 
     def __init__(self, base: TokenizerFile) -> None:
@@ -19,27 +23,46 @@ class WordCounter:
         tokenizer: Tokenizer = base.tokenizer
         self._normaliser = tokenizer.normalizer
         self._pre_tokenizer = tokenizer.pre_tokenizer
+        self._inside = _not_at_the_start(base)
+        self._cut = cutter(base)
         self.counts: Counter[str] = Counter()
 
-    def sections(self, text: str) -> list[str]:
-        """The text without the strings of added tokens."""
-        parts = [text] if self._added is None else self._added.split(text)
-        return [part for part in parts if part]
+    def _sections(self, text: str) -> list[tuple[str, bool]]:
+        """The text without the strings of added tokens; each part with: does it begin the text?"""
+        if self._added is None:
+            return [(text, True)] if text else []
+        found, start = [], 0
+        for match in self._added.finditer(text):
+            found.append((text[start : match.start()], start == 0))
+            start = match.end()
+        found.append((text[start:], start == 0))
+        return [(part, first) for part, first in found if part]
 
     def words(self, text: str) -> list[str]:
         """Pre-tokens of a text in order."""
         found = []
-        for section in self.sections(text):
+        for section, first in self._sections(text):
             plain = section if self._normaliser is None else self._normaliser.normalize_str(section)
-            if self._pre_tokenizer is None:
+            pre_tokenizer = self._pre_tokenizer if first else self._inside
+            if pre_tokenizer is None:
                 found.append(plain)
             else:
-                found += [word for word, _ in self._pre_tokenizer.pre_tokenize_str(plain)]
-        return [word for word in found if word]
+                found += [word for word, _ in pre_tokenizer.pre_tokenize_str(plain)]
+        return [part for word in found if word for part in self._cut(word)]
 
     def add(self, text: str) -> None:
         """Count the pre-tokens of one text."""
         self.counts.update(self.words(text))
+
+
+def _not_at_the_start(base: TokenizerFile) -> Any:
+    """The pre-tokenizer for text behind an added token: the scheme `first` puts no space there."""
+    section = json.dumps(base.spec.get("pre_tokenizer"))
+    if '"prepend_scheme": "first"' not in section:
+        return base.tokenizer.pre_tokenizer
+    section = section.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
+    empty = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
+    return Tokenizer.from_str(json.dumps(empty | {"pre_tokenizer": json.loads(section)})).pre_tokenizer
 
 
 def count_words(base: TokenizerFile, texts: Iterable[str]) -> Counter[str]:

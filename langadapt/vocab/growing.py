@@ -1,0 +1,201 @@
+"""Guarded continued training of a BPE tokenizer: what its families share. See byte_bpe.py for what is forbidden."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from langadapt.core.progress import Progress
+from langadapt.core.types import NewToken
+from langadapt.model.spelling import Spelling, spelling_of
+from langadapt.vocab.family import Growth, Wish
+from langadapt.vocab.guard import Guard
+from langadapt.vocab.merging import Learned, PairLearner
+from langadapt.vocab.prune import grow_to
+from langadapt.vocab.rules import JoinRules, is_text, joins_digits
+from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
+
+# Words cut at once: bounds the memory of the library's results (about 1 kB a word).
+_BATCH = 20_000
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A character that gets a token without a merge, and how often the text has it."""
+
+    text: str
+    id: int
+    count: int
+
+
+class BpeFamily:
+    """A BPE tokenizer that can be extended; its two families differ in the methods below `grow`."""
+
+    name: str
+
+    def __init__(self, base: TokenizerFile) -> None:
+        self._base = base
+        self._spelling: Spelling = spelling_of(base.spec)
+        self._pieces = {number: piece for piece, number in base.model["vocab"].items()}
+        self._contents = {
+            number: self._spelling.content(piece) for number, piece in self._pieces.items() if piece not in base.added
+        }
+
+    def content(self, piece: str) -> bytes:
+        """Bytes that a piece stands for."""
+        return self._spelling.content(piece)
+
+    def splits_digits(self) -> bool:
+        """Are digits kept apart from each other?
+
+        Either the pre-tokenizer does it, or it did once and the file forgot (conversion from GGUF loses this):
+        then no token of the vocabulary holds two digits.
+        """
+        cutter = self._base.tokenizer.pre_tokenizer
+        pieces = [piece for piece, _ in cutter.pre_tokenize_str("12 x34")] if cutter else ["12"]
+        if not any(joins_digits(self.content(piece)) for piece in pieces):
+            return True
+        return not any(joins_digits(content) for content in self._contents.values())
+
+    def grow(self, words: Mapping[str, int], guard: Guard, wish: Wish, progress: Progress) -> Growth:
+        """Learn new tokens from words with counts, none of which changes a guarded word."""
+        letters = self.new_letters(words, guard, wish)
+        types, segments = self._segments(words, letters)
+        weights = [words[word] for word in types]
+        first = self._base.next_id + len(letters)
+        learner = PairLearner(
+            segments,
+            weights,
+            self._contents | {letter.id: letter.text.encode() for letter in letters},
+            next_id=first,
+            min_count=wish.min_count,
+            allowed=self._allowed(guard, wish),
+        )
+        task = progress.start("learning merges", total=wish.size, unit="merges")
+        kept, uses = grow_to(
+            wish.size - len(letters),
+            learner,
+            min_count=wish.min_count,
+            uses_of=lambda kept: self._uses(letters, kept, types, weights),
+            complete=lambda number: is_text(learner.contents[number]),
+            learn=lambda until: learner.learn(until, task),
+        )
+        task.finish()
+        return self._growth(letters, kept, uses, learner, wish)
+
+    def new_letters(self, words: Mapping[str, int], guard: Guard, wish: Wish) -> tuple[Letter, ...]:
+        """Characters of the words that get a token of their own before merges are learned."""
+        return ()
+
+    def joinable(self, content: bytes) -> bool:
+        """May these bytes be one token, as far as this family minds?"""
+        return True
+
+    def never_joined(self) -> frozenset[int]:
+        """Ids that no new token may be built of."""
+        unknown = self._base.model["vocab"].get(self._base.model.get("unk_token") or "")
+        return frozenset() if unknown is None else frozenset({unknown})
+
+    def _segments(self, words: Mapping[str, int], letters: Sequence[Letter]) -> tuple[list[str], list[list[int]]]:
+        """Words that the base spells without loss, and their ids; others cannot be learned from."""
+        types, segments = [], []
+        ordered = sorted(words)
+        contents = self._contents | {letter.id: letter.text.encode() for letter in letters}
+        stage = self._base.model_stage(self._merges_of(letters, ()))
+        for word, ids in zip(ordered, encode_all(stage, ordered), strict=True):
+            if len(ids) > 1 and b"".join([contents.get(number, b"") for number in ids]) == self.content(word):
+                types.append(word)
+                segments.append(ids)
+        return types, segments
+
+    def _allowed(self, guard: Guard, wish: Wish) -> Callable[[int, int, bytes, bytes], bool]:
+        apart = wish.split_digits == "yes" or (wish.split_digits == "auto" and self.splits_digits())
+        rules = JoinRules(wish.max_token_bytes, apart)
+        whole = {self.content(word) for word in guard.whole}
+        outside = self.never_joined()
+
+        def allowed(left: int, right: int, left_bytes: bytes, right_bytes: bytes) -> bool:
+            return (
+                (left, right) not in guard.pairs
+                and left not in outside
+                and right not in outside
+                and rules.allow(left_bytes, right_bytes)
+                and self.joinable(left_bytes + right_bytes)
+                and left_bytes + right_bytes not in whole
+            )
+
+        return allowed
+
+    def _uses(
+        self, letters: Sequence[Letter], kept: Sequence[Learned], types: Sequence[str], weights: Sequence[int]
+    ) -> dict[int, int]:
+        """How often the words end with each new token when exactly these are added; keys are the learner's ids."""
+        merges = self._merges_of(letters, kept)
+        first = self._base.next_id
+        totals = np.zeros(len(merges), np.int64)
+        model = self._base.model_stage(merges)
+        for start in range(0, len(types), _BATCH):
+            part = types[start : start + _BATCH]
+            cut = list(encode_all(model, part))
+            ids = np.fromiter((number for segment in cut for number in segment), np.int64)
+            weight = np.repeat(np.asarray(weights[start : start + _BATCH], np.int64), [len(segment) for segment in cut])
+            new = ids >= first
+            np.add.at(totals, ids[new] - first, weight[new])
+        numbers = [*(letter.id for letter in letters), *(merge.id for merge in kept)]
+        return {number: int(total) for number, total in zip(numbers, totals, strict=True)}
+
+    def _merges_of(self, letters: Sequence[Letter], kept: Sequence[Learned]) -> list[Merge]:
+        """Letters, then merges, as the file spells them, with consecutive ids in learned order."""
+        pieces = self._pieces | {letter.id: letter.text for letter in letters}
+        merges = [Merge(letter.text, "", letter.id) for letter in letters]
+        for number, merge in enumerate(kept, self._base.next_id + len(letters)):
+            merges.append(Merge(pieces[merge.left], pieces[merge.right], number))
+            pieces[merge.id] = pieces[merge.left] + pieces[merge.right]
+        return merges
+
+    def _growth(
+        self,
+        letters: Sequence[Letter],
+        kept: Sequence[Learned],
+        uses: Mapping[int, int],
+        learner: PairLearner,
+        wish: Wish,
+    ) -> Growth:
+        merges = self._merges_of(letters, kept)
+        ranks = {merge.id: rank for rank, merge in enumerate(learner.merges, 1)}
+        numbers = [*(letter.id for letter in letters), *(merge.id for merge in kept)]
+        tokens, stones = [], set()
+        for number, new in zip(numbers, merges, strict=True):
+            rare = uses[number] < wish.min_count
+            if rare:
+                stones.add(new.id)
+            reason = f"merge {ranks[number]}" if number in ranks else "character"
+            reason = f"{'stepping stone, ' if rare else ''}{reason}"
+            tokens.append(NewToken(new.id, new.piece, learner.contents[number], uses[number], reason))
+        notes = {
+            "asked": wish.size,
+            "learned": len(learner.merges),
+            "left_out_too_rare": len(learner.merges) - len(kept),
+            "missing": wish.size - len(merges),
+            "skipped_strings_already_tokens": len(learner.skipped),
+            "stepping_stones": len(stones),
+        }
+        if letters:
+            notes["characters"] = len(letters)
+        return Growth(
+            merges=tuple(merges),
+            tokens=tuple(tokens),
+            learned=(*(letter.count for letter in letters), *(merge.count for merge in kept)),
+            stepping_stones=frozenset(stones),
+            notes=notes,
+        )
+
+
+def count_letters(words: Mapping[str, int]) -> Counter[str]:
+    """How often each character occurs in words with counts."""
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for letter in word:
+            counts[letter] += count
+    return counts
