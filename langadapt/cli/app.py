@@ -1,12 +1,14 @@
 """The executable: finds the command that was asked for, imports that one only, and turns errors into exit codes."""
 
 import errno
+import itertools
 import os
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from langadapt.cli.output import prepare_streams, screen
+from langadapt.cli.output import screen
+from langadapt.cli.streams import Forgiving, fill_streams, plain_only, prepare_streams, to_null
 from langadapt.core import listing
 from langadapt.core.errors import ConfigError, LangadaptError, ResourceError
 
@@ -14,11 +16,14 @@ if TYPE_CHECKING:
     import typer
 
 PROGRAM = "langadapt"
-COMPLETION = "_LANGADAPT_COMPLETE"
-# May stand before the verb as well; they take no value, so that moving them is safe.
-MOVABLE = ("--json", "-q", "--quiet", "-v", "--verbose", "--debug", "--no-color")
+# What the scripts of `langadapt completion` ask; not a command for people.
+COMPLETE = "__complete"
+# May stand before the verb as well.
+MOVABLE = ("--json", "--table", "-q", "--quiet", "-v", "--verbose", "--debug", "--no-color")
 ABOUT = "Adapt language models to new languages: vocabulary, embeddings, continued pretraining, honest evaluation."
 CLOSED_PIPE = 141
+# Below this, boxes and columns leave no room for words.
+HELP_COLUMNS = 60
 EXIT_CODES = (
     "0 done or up to date", "1 failed", "2 usage or config", "3 bad input", "4 output exists or is held",
     "5 resources", "6 refused for safety", "75 stopped, run again to go on", "130/143 interrupted", "141 closed pipe",
@@ -28,10 +33,14 @@ EXIT_CODES = (
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one command; always ends in SystemExit with one of the exit codes of docs/cli.md."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _fill_streams()
+    fill_streams()
     prepare_streams()
+    # what goes wrong before the options are read should be told as they ask
     screen.debug = "--debug" in arguments
-    if not sys.stdout.isatty() or "--no-color" in arguments or os.environ.get("NO_COLOR"):
+    screen.json = "--json" in arguments
+    screen.color = "--no-color" not in arguments
+    screen.progress = "json" if "--progress=json" in arguments or _pair(arguments) else "auto"
+    if not sys.stdout.isatty() or not screen.color or os.environ.get("NO_COLOR"):
         # Typer writes colours into pipes when it sees GITHUB_ACTIONS or FORCE_COLOR
         os.environ["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"
     with _Guard():
@@ -40,16 +49,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     raise SystemExit(0)
 
 
-def _fill_streams() -> None:
-    """A closed stdin, stdout or stderr (`>&-`) becomes /dev/null: the next file opened would take its number."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            null = os.open(os.devnull, os.O_RDWR)
-            if null != number:
-                os.dup2(null, number)
-                os.close(null)
-            os.set_inheritable(number, True)
-            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))
+def _pair(arguments: list[str]) -> bool:
+    return any(pair == ("--progress", "json") for pair in itertools.pairwise(arguments))
 
 
 class _Guard:
@@ -65,14 +66,14 @@ class _Guard:
             return
         if _is_closed_pipe(error):
             # the rest of the output, also what the interpreter flushes at exit, goes nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            to_null(1)
             raise SystemExit(CLOSED_PIPE) from None
         if isinstance(error, SystemExit):
             return
         if screen.debug and not isinstance(error, KeyboardInterrupt):
             import traceback
 
-            sys.stderr.write("".join(traceback.format_exception(error)))
+            Forgiving(sys.stderr).write("".join(traceback.format_exception(error)))
         known = _as_known(error)
         if known is None:
             raise SystemExit(130) from None
@@ -114,25 +115,54 @@ def _dispatch(arguments: list[str]) -> None:
                 f"`{text}` is not text in the encoding {sys.getfilesystemencoding()}",
                 hint="export PYTHONUTF8=1, or if that does not help, give the file a name in UTF-8",
             )
-    moved = []
-    while arguments and arguments[0] in MOVABLE:
-        moved.append(arguments.pop(0))
-    if arguments and arguments[0] in ("--version", "-V"):
-        import langadapt
+    if arguments[:1] == [COMPLETE]:
+        from langadapt.cli import complete
 
-        screen.raw(f"{PROGRAM} {langadapt.__version__}")
+        screen.raw("\n".join(complete.main(arguments[1:])))
         return
-    words = arguments
-    if COMPLETION in os.environ:
-        words = os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", "")).split()[1:]
-    name = words[0] if words and not words[0].startswith("-") else None
+    moved = []
+    while arguments and (arguments[0] in MOVABLE or arguments[0].partition("=")[0] == "--progress"):
+        moved.append(arguments.pop(0))
+        if moved[-1] == "--progress" and arguments:
+            moved.append(arguments.pop(0))
+    if arguments and arguments[0] in ("--version", "-V"):
+        _version()
+        return
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     verbs, commands = listing.verb_names(), listing.command_names()
-    if name is not None and name not in verbs + commands and COMPLETION not in os.environ:
+    if name is not None and name not in verbs + commands:
         raise _unknown(name, verbs + commands)
     if not arguments:
         arguments = ["--help"]
     app = build(name, verbs, commands)
+    if _asks_help(arguments) and (plain_only(sys.stdout) or width() < HELP_COLUMNS):
+        from langadapt.cli.plain_help import lines
+
+        screen.raw("\n".join(lines(app, name, width())))
+        return
     _run(app, arguments[:1] + moved + arguments[1:], name)
+
+
+def _version() -> None:
+    import langadapt
+
+    if screen.json:
+        values = {"schema": "langadapt/version/1", "version": langadapt.__version__, "python": sys.version.split()[0]}
+        screen.emit(values)
+    else:
+        screen.raw(f"{PROGRAM} {langadapt.__version__}")
+
+
+def _asks_help(arguments: list[str]) -> bool:
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--help" in words or "-h" in words
+
+
+def width() -> int:
+    """Columns of the terminal, by COLUMNS or the terminal itself; 80 where there is none."""
+    import shutil
+
+    return max(shutil.get_terminal_size().columns, 1)
 
 
 def _run(app: "typer.Typer", arguments: list[str], name: str | None) -> None:
@@ -151,7 +181,9 @@ def _run(app: "typer.Typer", arguments: list[str], name: str | None) -> None:
 def _unknown(name: str, known: list[str]) -> ConfigError:
     from difflib import get_close_matches
 
-    near = get_close_matches(name.replace("_", "-"), known, n=1, cutoff=0.5)
+    text = name.strip().lower().replace("_", "-")
+    near = [full for full in known if text and full.startswith(text)]
+    near = near or get_close_matches(text, known, n=1, cutoff=0.5)
     hint = f"did you mean `{PROGRAM} {near[0]}`?" if near else f"see `{PROGRAM} --help`; verbs: {', '.join(known)}"
     return ConfigError(f"unknown command `{name}`", hint=hint)
 
@@ -167,6 +199,7 @@ def build(name: str | None, verbs: list[str], commands: list[str]) -> "typer.Typ
         epilog="\n\n".join([f"Exit codes: {', '.join(EXIT_CODES)}."]),
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
+        add_completion=False,
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_root)
@@ -197,7 +230,7 @@ def register_command(app: "typer.Typer", command: str) -> None:
 
 
 def _root() -> None:
-    """The options of the program itself: --version, --help and completion."""
+    """The options of the program itself: --version and --help."""
 
 
 def _stub() -> None:

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from langadapt.cli.flags import Binding, bindings
+from langadapt.cli.job import OPTIONS as JOB
 from langadapt.cli.options import shared, switch
 from langadapt.core.config import StepConfig
 from langadapt.core.errors import ConfigError
@@ -44,7 +45,9 @@ OWN: dict[str, Any] = {
     "print_config": Annotated[
         bool, switch("--print-config", help="Show every setting and where it came from; do nothing.", panel=PANEL)
     ],
+    **JOB,
 }
+_TEXTS = ("out", "config", "assignments", "time", "stop_before")
 
 
 def register_verb(app: typer.Typer, name: str) -> None:
@@ -77,7 +80,7 @@ def command(verb: Verb) -> Any:
 
     parameters = [binding.parameter() for binding in bound]
     parameters += [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=None if name in ("out", "config", "assignments") else False,
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None if name in _TEXTS else False,
                   annotation=annotation)
         for name, annotation in OWN.items()
     ]  # fmt: skip
@@ -109,10 +112,12 @@ def _run(verb: Verb, bound: list[Binding], given: dict[str, Any], own: dict[str,
     with execute.standard_input(verb.config, settings):
         config = build(verb.config, settings, verb.name)
         place = Path(own["out"])
-        if own["dry_run"]:
+        if own["sbatch"]:
+            execute.sbatch(verb, config)
+        elif own["dry_run"]:
             execute.dry_run(verb, config, place, overwrite=own["overwrite"])
         else:
-            execute.perform(verb, config, place, overwrite=own["overwrite"], command=sys.argv)
+            execute.perform(verb, config, place, own=own, command=sys.argv)
 
 
 def _inputs_given(bound: list[Binding], settings: Settings) -> bool:

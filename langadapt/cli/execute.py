@@ -4,11 +4,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from langadapt.cli.job import limited, script
 from langadapt.cli.listener import listening
 from langadapt.cli.output import screen
 from langadapt.core import interrupt
@@ -29,16 +30,16 @@ from langadapt.core.verb import Verb
 MAX_STDIN_BYTES = 16 * 1024**3
 
 
-def perform(verb: Verb, config: StepConfig, place: Path, *, overwrite: bool, command: Sequence[str]) -> None:
-    """Run the verb and show its result."""
+def perform(verb: Verb, config: StepConfig, place: Path, *, own: Mapping[str, Any], command: Sequence[str]) -> None:
+    """Run the verb and show its result; `own` are the options that every verb has."""
     began = time.monotonic()
     screen.say(f"{verb.name}: {', '.join(_given(config)) or 'no inputs'} -> {place} (seed {config.seed})")
     for key, value in config.model_dump(mode="json").items():
         screen.detail(f"  {key}: {show_value(value)}")
-    with interrupt.signals_as_flag(), listening(screen) as listener:
-        result = verbs.perform(
-            verb, config, place, progress=Progress(listener), overwrite=overwrite, record={"command": list(command)}
-        )
+    overwrite, record = own["overwrite"], {"command": list(command)}
+    limit = limited(own["time"], own["stop_before"])
+    with interrupt.signals_as_flag(), listening(screen, verb.name) as listener, limit:
+        result = verbs.perform(verb, config, place, progress=Progress(listener), overwrite=overwrite, record=record)
     if result.state == "up to date":
         screen.say(f"up to date: `{place}`")
     else:
@@ -93,7 +94,7 @@ def in_workspace(verb: Verb, settings: Settings, own: dict[str, Any]) -> None:
     """A verb without inputs in a folder with a recipe: run the recipe up to the step that uses the verb."""
     from langadapt.recipe.workspace import VerbDone, run_verb
 
-    for name in ("out", "overwrite", "print_config"):
+    for name in ("out", "overwrite", "print_config", "sbatch"):
         if own[name]:
             option = "--" + name.replace("_", "-")
             raise ConfigError(
@@ -102,7 +103,7 @@ def in_workspace(verb: Verb, settings: Settings, own: dict[str, Any]) -> None:
             )
     overrides = dict(settings.values)
     lang = overrides.pop("lang", None)
-    with interrupt.signals_as_flag(), listening(screen) as listener:
+    with interrupt.signals_as_flag(), listening(screen) as listener, limited(own["time"], own["stop_before"]):
         result = run_verb(verb.name, overrides, lang=lang, dry_run=own["dry_run"], listener=listener)
     if isinstance(result, VerbDone):
         show_result(verb, result.artifact, result.state, result.warnings)
@@ -132,6 +133,12 @@ def dry_run(verb: Verb, config: StepConfig, place: Path, *, overwrite: bool) -> 
     _show_estimate(verb, config, place, state, estimate, refusal)
     if refusal is not None:
         raise refusal
+
+
+def sbatch(verb: Verb, config: StepConfig) -> None:
+    """--sbatch: the Slurm script of this command."""
+    text = script(verb.estimate(config, resolve_inputs(config)), f"langadapt-{verb.name}")
+    screen.emit({"schema": "langadapt/sbatch/1", "script": text}, lines=text.splitlines())
 
 
 def _free(place: Path) -> str:

@@ -23,6 +23,8 @@ _QUANTITIES: dict[Callable[[object], object], tuple[str, str]] = {
     parse_seconds: ("TIME", "e.g. 90s, 15min or 8h"),
     get_args(Lang)[1].func: ("LANG", ""),
 }
+# Fields that hold the name of a method, and the room whose methods they choose from.
+_METHOD_ROOMS = {"strategy": "select", "method": "embed", "head_method": "embed"}
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,14 @@ class Binding:
             )
         return Parameter(self.name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, info])
 
-    def completion(self) -> Callable[[], list[str]] | None:
-        """Names the shell can complete: the values of a Literal."""
+    def completion(self) -> Callable[[], list[Any]] | None:
+        """What a shell offers: the values of a Literal, or the methods of the room that the field names one of."""
         values = _literals(self.field.annotation)
+        room = _METHOD_ROOMS.get(self.name)
+        if room is not None and not values:
+            from langadapt.cli.candidates import methods
+
+            return lambda: methods(room)
         return (lambda: values) if values else None
 
     def metavar(self) -> str:

@@ -1,13 +1,13 @@
-"""Options that every command has, declared once: `--json --table -q -v --debug --no-color`."""
+"""Options that every command has, declared once: `--json --table --progress -q -v --debug --no-color`."""
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
-from langadapt.cli.output import screen
+from langadapt.cli.output import ProgressMode, screen
 
 PANEL = "Output"
 
@@ -20,20 +20,31 @@ def switch(*names: str, help: str, panel: str, **more: Any) -> Any:
 SHARED: dict[str, Any] = {
     "json": Annotated[bool, switch("--json", help="Print one JSON object on stdout.", panel=PANEL)],
     "table": Annotated[bool, switch("--table", help="Print tables in a pipe too, as for a person.", panel=PANEL)],
+    "progress": Annotated[
+        ProgressMode,
+        typer.Option(
+            "--progress",
+            metavar="|".join(get_args(ProgressMode)),
+            help="How stderr shows progress: auto is bars on a terminal, else a line every 30 s; json is one object "
+            "a line (docs/events.md).",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ],
     "quiet": Annotated[bool, switch("--quiet", "-q", help="No progress and no notes.", panel=PANEL)],
     "verbose": Annotated[int, switch("--verbose", "-v", count=True, help="Say more on stderr.", panel=PANEL)],
     "debug": Annotated[bool, switch("--debug", help="Show the traceback of an error.", panel=PANEL)],
     "no_color": Annotated[bool, switch("--no-color", help="No colours; `NO_COLOR` does the same.", panel=PANEL)],
 }
 
+DEFAULTS: dict[str, Any] = {"verbose": 0, "progress": "auto"}
+
 
 def shared(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the shared options; its own body sees their effect in `output.screen` only."""
     own = list(inspect.signature(function, eval_str=True).parameters.values())
     extra = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=0 if name == "verbose" else False, annotation=kind
-        )
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS.get(name, False), annotation=kind)
         for name, kind in SHARED.items()
     ]
 
@@ -41,6 +52,7 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
     def command(**given: Any) -> None:
         screen.json = given.pop("json")
         screen.tables = given.pop("table")
+        screen.progress = given.pop("progress")
         screen.quiet = given.pop("quiet")
         screen.verbose = given.pop("verbose")
         screen.debug = given.pop("debug")

@@ -5,15 +5,20 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
+from langadapt.cli.streams import Forgiving, plain_only
 from langadapt.core.errors import LangadaptError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from langadapt.core.types import Table
+
+ProgressMode = Literal["auto", "bar", "plain", "json", "none"]
+EVENT_KEYS = ("time", "event", "step", "task", "done", "total", "unit", "message", "level")
 
 
 @dataclass
@@ -26,6 +31,12 @@ class Screen:
     debug: bool = False
     color: bool = True
     tables: bool = False
+    progress: ProgressMode = "auto"
+
+    @property
+    def events(self) -> bool:
+        """Is everything on stderr a JSON line?"""
+        return self.progress == "json"
 
     @property
     def human(self) -> bool:
@@ -37,8 +48,10 @@ class Screen:
         from rich.console import Console
 
         color = self.color and not os.environ.get("NO_COLOR") and stream.isatty()
+        # rich draws in ASCII when it believes that the stream is; text goes through as the stream can show it
+        file = Forgiving(stream, "ascii" if plain_only(stream) else None) if stream is sys.stderr else stream
         return Console(
-            file=stream,
+            file=cast(TextIO, file),
             markup=False,
             highlight=False,
             emoji=False,
@@ -67,7 +80,7 @@ class Screen:
             self.raw(_json(data))
         elif self.human:
             for line in lines:
-                self.raw(_clean(line))
+                self.raw(clean(line))
             for table in tables:
                 self.table(table)
         elif path is not None:
@@ -77,10 +90,10 @@ class Screen:
             sys.stdout.buffer.flush()
         else:
             for line in lines:
-                self.raw(_clean(line))
+                self.raw(clean(line))
             for table in tables:
                 for row in table.rows:
-                    self.raw("\t".join(_clean(cell) for cell in row))
+                    self.raw("\t".join(clean(cell) for cell in row))
 
     def raw(self, text: str) -> None:
         """One line on stdout."""
@@ -89,61 +102,67 @@ class Screen:
 
     def table(self, table: "Table", *, stream: TextIO | None = None) -> None:
         """A table for people (stdout unless told otherwise)."""
-        from rich import box
-        from rich.table import Table as Grid
-        from rich.text import Text
+        from langadapt.cli.layout import draw
 
-        console = self.console(stream or sys.stdout)
-        if table.title:
-            console.print(Text(_clean(table.title), style="bold"))
-        header = any(table.columns)
-        grid = Grid(box=box.SIMPLE_HEAD if header else None, show_header=header, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in table.columns:
-            grid.add_column(_clean(column), overflow="fold")
-        for row in table.rows:
-            grid.add_row(*(_clean(cell) for cell in row))
-        console.print(grid)
-        for note in table.notes:
-            console.print(_clean(note))
-        console.print()
+        place = stream or sys.stdout
+        draw(self.console(place), table, clean=clean, plain=plain_only(place))
 
     def say(self, text: str, *, prefix: str = "") -> None:
         """One line on stderr: what is going on. Silent with --quiet."""
         if not self.quiet:
-            self.stderr(prefix + _clean(text))
+            self.stderr(prefix + clean(text), level="info")
 
     def warn(self, text: str) -> None:
         """One warning on stderr, also with --quiet."""
-        self.stderr(f"warning: {_clean(text)}", style="yellow")
+        self.stderr(clean(text), level="warning", head="warning: ", style="yellow")
 
     def detail(self, text: str) -> None:
         """One line on stderr with -v only."""
         if self.verbose and not self.quiet:
-            self.stderr(_clean(text))
+            self.stderr(clean(text), level="detail")
 
     def error(self, error: LangadaptError) -> None:
         """What went wrong, where, and what to do about it."""
+        if self.events:
+            told = {"where": error.where, "hint": error.hint, "exit_code": error.exit_code}
+            self.event("error", level="error", message=error.message, **told)
+            return
         text = error.message if error.where is None else f"{error.message}  ({error.where})"
-        self.stderr("error: " + "\n".join(_clean(line) for line in text.splitlines()), style="bold red")
+        self.stderr("\n".join(clean(line) for line in text.splitlines()), head="error: ", style="bold red")
         if error.hint:
-            self.stderr("\nhint: " + "\n".join(_clean(line) for line in error.hint.splitlines()))
+            self.stderr("\nhint: " + "\n".join(clean(line) for line in error.hint.splitlines()))
 
-    def stderr(self, text: str, *, style: str | None = None) -> None:
-        """Text on stderr; the part before the first colon in `style` where colours are wanted."""
-        if style is None or not (self.color and not os.environ.get("NO_COLOR") and sys.stderr.isatty()):
-            sys.stderr.write(text + "\n")
+    def event(self, event: str, **values: Any) -> None:
+        """One JSON line on stderr with all of EVENT_KEYS (null where one does not apply) and whatever else is given."""
+        stream = Forgiving(sys.stderr)
+        stream.write(json.dumps(event_line(event, **values), default=str) + "\n")
+        stream.flush()
+
+    def stderr(self, text: str, *, level: str = "info", head: str = "", style: str | None = None) -> None:
+        """Text on stderr, `head` before it in `style` where colours are wanted; with --progress json as an event."""
+        if self.events:
+            self.event("note", level=level, message=text)
+            return
+        stream = Forgiving(sys.stderr)
+        if style is None or not (self.color and not os.environ.get("NO_COLOR") and stream.isatty()):
+            stream.write(head + text + "\n")
         else:
             from rich.text import Text
 
-            head, colon, rest = text.partition(":")
-            self.console(sys.stderr).print(Text(head + colon, style=style) + Text(rest), soft_wrap=True)
-        sys.stderr.flush()
+            self.console(sys.stderr).print(Text(head, style=style) + Text(text), soft_wrap=True)
+        stream.flush()
 
 
 screen = Screen()
 
 
-def _clean(text: str) -> str:
+def event_line(event: str, **values: Any) -> dict[str, Any]:
+    """What one line of --progress json holds: all of EVENT_KEYS in their order, then what else is given."""
+    time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return dict.fromkeys(EVENT_KEYS) | {"time": time, "event": event} | values
+
+
+def clean(text: str) -> str:
     """Text of unknown origin without control characters, so that no file name can steer the terminal."""
     return "".join(
         letter if letter.isprintable() or _harmless(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text
@@ -162,10 +181,3 @@ def _json(data: Mapping[str, Any]) -> str:
     except UnicodeEncodeError:
         return json.dumps(data, ensure_ascii=True, default=str)
     return text
-
-
-def prepare_streams() -> None:
-    """Characters that the locale cannot show become escapes instead of errors."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")

@@ -1,6 +1,7 @@
 """Show what an artifact is, or what a method takes.
 
-`langadapt show FOLDER` and `langadapt show method NAME`. With --verify every file is compared with its digest.
+`langadapt show FOLDER` and `langadapt show method NAME`; for a workspace or the folder of a run it is `status`.
+With --verify every file is compared with its digest.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from langadapt.cli.flags import show_default
 from langadapt.cli.options import shared, switch
 from langadapt.cli.output import screen
-from langadapt.core.artifact import Artifact, open_artifact, partial_folder
+from langadapt.core.artifact import Artifact, is_artifact, open_artifact, partial_folder
 from langadapt.core.config import nearest
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.io import read_json_object
@@ -47,6 +48,11 @@ def show_artifact(path: Path, *, verify: bool) -> None:
     """Manifest, origin and files of an artifact; DataError (exit 3) if it is incomplete or was changed."""
     if not path.exists() and not partial_folder(path).is_dir():
         raise DataError(f"`{path}` does not exist")
+    if not is_artifact(path) and any((path / name).is_file() for name in ("langadapt.yaml", "run.jsonl")):
+        from langadapt.cli.status import show_status
+
+        show_status(path)  # a workspace, or the folder of a run
+        return
     artifact = open_artifact(path)
     if verify:
         artifact.verify()

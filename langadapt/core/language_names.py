@@ -50,6 +50,7 @@ NAMES = {
 }  # fmt: skip
 # Other names and codes of countries, as people type them; only for suggestions.
 ALIASES = {
-    "farsi": "fa", "tagalog": "fil", "slovene": "sl", "frisian": "fy", "gaelic": "gd", "sami": "se", "sorani": "ckb", "kurmanji": "kmr",
+    "farsi": "fa", "tagalog": "fil",
+    "slovene": "sl", "frisian": "fy", "gaelic": "gd", "sami": "se", "sorani": "ckb", "kurmanji": "kmr",
     "cz": "cs", "cn": "zh", "dk": "da", "gr": "el", "jp": "ja", "kp": "ko", "vn": "vi", "rs": "sr",
 }  # fmt: skip

@@ -17,7 +17,7 @@ class AdapterOptions(Options):
     """Train input table and head whole. Without it new rows stay as they were made."""
 
     tables_factor: Annotated[float, Field(gt=0)] = 0.2
-    """Learning rate of the tables, as a multiple of the adapter's; rows of new tokens get `new_rows_factor` times that."""
+    """Learning rate of the tables, as a multiple of the adapter's; new rows get `new_rows_factor` times that."""
 
     keep_adapter: bool = False
     """Save the adapter too, in the folder `adapter` of the model, as peft reads it."""

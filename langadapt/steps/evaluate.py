@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 KIND = "scores"
 SCHEMA = 1
+HEAVY = True
 
 ROLES = ("base", "adapted", "control")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

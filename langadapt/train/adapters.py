@@ -18,7 +18,7 @@ from torch import nn
 from langadapt.core.config import nearest
 from langadapt.core.errors import ConfigError, LangadaptError
 from langadapt.core.rng import stream_key
-from langadapt.train.stored import STAYS_STORED
+from langadapt.train.stored import STAYS_STORED, is_stored
 
 NAME = "default"
 _VIRTUAL = "it puts learnt vectors in front of the text, which no plain model folder can hold"
@@ -81,7 +81,7 @@ class Adapter:
             for part, value in base.named_parameters():
                 rounded = value.detach().to(stored_as(f"{name}.{part}"))
                 merged[f"{name}.{part}"] = rounded
-                value.data = rounded if isinstance(base, STAYS_STORED) and part == "weight" else rounded.float()
+                value.data = rounded if is_stored(base) and part == "weight" else rounded.float()
         wrapped = {id(value) for layer in self.layers.values() for value in layer.parameters()}
         for name, value in self.model.named_parameters():
             if name in self.names and id(value) not in wrapped:
@@ -110,6 +110,7 @@ def read_config(wanted: Mapping[str, Any]) -> Any:
             near = nearest(key, sorted(known))
             raise ConfigError(f"`{kind}` of peft has no key `{key}`", hint=f"did you mean `{near}`?" if near else None)
     reason = _REFUSED_TYPES.get(kind)
+    config: Any
     try:
         config = kinds[kind](**{"task_type": "CAUSAL_LM"} | {key: rest[key] for key in rest if key in known})
     except (TypeError, ValueError, ImportError) as error:
@@ -207,7 +208,9 @@ def _table_names(model: Any) -> set[str]:
 @torch.no_grad()
 def _prove_merge(adapter: Adapter, seed: int) -> None:
     """ConfigError unless a moved copy of one layer of each kind puts out the same before and after it is merged."""
-    kinds = {(type(layer), type(layer.get_base_layer())): name for name, layer in reversed(adapter.layers.items())}
+    kinds = {
+        (type(layer), type(layer.get_base_layer())): name for name, layer in reversed(list(adapter.layers.items()))
+    }
     for name in kinds.values():
         layer = copy.deepcopy(adapter.layers[name]).eval()
         random = torch.Generator().manual_seed(stream_key(seed, "merge", name) % 2**63)

@@ -37,6 +37,8 @@ Compute = Literal["fp32", "bf16"]
 BadStep = Literal["stop", "skip"]
 # A rise of the source probes that is worth a warning; `Settings.max_forgetting` is the one that stops the run.
 WARN_FORGETTING = 0.03
+# Work of this length is worth a checkpoint before the result is written.
+WORTH_SAVING_SECONDS = 120.0
 # A probe of the target's language that needs twice the bits it needed at first: that is no training.
 _RUINED = 1.0
 
@@ -121,6 +123,7 @@ def train(
     if other_data:
         done.consumed.clear()
     saved_at, steps, course = done.step, settings.steps, settings.course
+    saved_when = time.monotonic()
     watch = _watch(around.journal, settings)
     task = around.progress.start("training", total=steps, unit="steps", done=done.step)
     model.train()
@@ -173,13 +176,16 @@ def train(
                 )
             if done.step % settings.checkpoint_every == 0 and done.step < steps:
                 around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
-                saved_at = done.step
+                saved_at, saved_when = done.step, time.monotonic()
     except Interrupted:
         # Gradients of a step in progress are left behind; weights, moments and journal are those of a finished step
         if done.step > saved_at:
             optimiser.forget()
             around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
         raise
+    if time.monotonic() - saved_when > WORTH_SAVING_SECONDS and done.step > saved_at:
+        # Writing the result can be stopped too, and must not cost what was trained since the last checkpoint
+        around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
     task.finish()
     return done
 

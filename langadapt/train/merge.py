@@ -1,8 +1,8 @@
 """The end of a run with an adapter: merged, written as a plain folder, read again, and compared.
 
-Two comparisons of logits on text: before and after merging and rounding (a bound that suits the dtype), then the model in
-memory with the folder that was written (the same numbers, so a tight bound). The second is what catches a head that was
-not tied again, a tensor under a wrong name, or a matrix that was written transposed.
+Two comparisons of logits on text: before and after merging and rounding (a bound that suits the dtype), then the model
+in memory with the folder that was written (the same numbers, so a tight bound). The second is what catches a head that
+was not tied again, a tensor under a wrong name, or a matrix that was written transposed.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ from langadapt.model.weights import DTYPE_NAMES, open_weights
 from langadapt.train.adapters import NAME, Adapter
 
 FOLDER = "adapter"
-# Root mean square of the difference, as a share of that of the logits. Rounding to the dtype of the files made, on models
-# of width 32 to 2048: fp32 1e-6, fp16 1e-3, bf16 1e-2; an adapter left out or a table merged twice makes 0.1 to 1.
+# Root mean square of the difference, as a share of that of the logits. Rounding to the dtype of the files made, on
+# models of width 32 to 2048: fp32 1e-6, fp16 1e-3, bf16 1e-2; an adapter left out or a table merged twice 0.1 to 1.
 _ROUNDING = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 8e-2}
 _READ_AGAIN = 1e-4
 
@@ -98,7 +98,7 @@ def difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> fl
         centred = first - first.mean(-1, keepdim=True)
         gap += float((centred - second + second.mean(-1, keepdim=True)).double().square().sum())
         own += float(centred.double().square().sum())
-    return (gap / max(own, 1e-30)) ** 0.5
+    return float((gap / max(own, 1e-30)) ** 0.5)
 
 
 @torch.no_grad()
@@ -152,5 +152,6 @@ def _about(adapter: Adapter, model: nn.Module) -> str:
         "    model = AutoModelForCausalLM.from_pretrained(BASE)\n"
         "    model = PeftModel.from_pretrained(model, THIS_FOLDER)\n\n"
         "BASE is the model that `langadapt cpt` was given (after `init-embeddings`, with its added rows), not one with "
-        f"fewer rows.\nBeside the adapter it holds parameters that were trained whole and replace those of BASE: {own}.\n"
+        f"fewer rows.\nBeside the adapter it holds parameters that were trained whole and replace those of BASE: "
+        f"{own}.\n"
     )

@@ -1,8 +1,8 @@
 """Frozen matrices kept in memory as the file stores them, in 2 bytes a number where that is 2 bytes.
 
-The rest of the model is fp32: what is trained, and norms and biases, which are small and which not every kernel takes in
-another precision than its input. A half-precision number is exactly representable in fp32, so nothing that is computed
-changes; only memory does.
+The rest of the model is fp32: what is trained, and norms and biases, which are small and which not every kernel takes
+in another precision than its input. A half-precision number is exactly representable in fp32, so nothing that is
+computed changes; only memory does.
 """
 
 from collections.abc import Callable, Collection
@@ -28,6 +28,11 @@ class _StoredConv1D(Conv1D):  # type: ignore[misc]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         flat = torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), _as(x, self.weight))
         return flat.view(*x.shape[:-1], self.nf)
+
+
+def is_stored(module: nn.Module) -> bool:
+    """Is this one of the layers that widen their weight themselves?"""
+    return isinstance(module, StoredLinear | _StoredConv1D)
 
 
 def _as(given: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.near_duplicates FILE.jsonl [MEGABYTES]
 
 The peers get the same word 5-grams, cut by `str.split`, which is less than what ours does. Needs datasketch and rensa
-(`pip install datasketch rensa`); they are not dependencies. Prints megabytes of text a second and ratios; nothing passes or fails by speed.
+(`pip install datasketch rensa`); they are not dependencies. Prints megabytes of text a second and ratios; nothing
+passes or fails by speed.
 """
 
 import json

@@ -62,11 +62,3 @@ def test_help_of_a_verb_shows_inputs_flags_defaults_units_and_examples(run: Run)
     ):  # fmt: skip
         assert part in text, part
     assert "--label" not in text, "what is not marked as a flag is reached by -o"
-
-
-def test_completion_knows_flags_of_the_verb(run: Run) -> None:
-    done = run(
-        _LANGADAPT_COMPLETE="complete_bash", COMP_WORDS="langadapt count-words --ov", COMP_CWORD="2",
-        _TYPER_COMPLETE_ARGS="langadapt count-words --ov",
-    )  # fmt: skip
-    assert "--overwrite" in done.out

@@ -103,11 +103,11 @@ def test_what_was_typed_in_a_workspace_is_recorded_and_can_be_dropped(
     Path("langadapt.yaml").write_text(Path("langadapt.yaml").read_text().replace("size: 2", "size: 3"))
     os.utime("langadapt.yaml", ns=(later, later))
     _, _, err = call(capsys, "run", "--dry-run")
-    assert "warning: `one.size=\"4k\"` is recorded and holds, not `3` in langadapt.yaml:3" in err
+    assert 'warning: `one.size="4k"` is recorded and holds, not `3` in langadapt.yaml:3' in err
     assert "langadapt run --forget one.size" in err
 
     code, out, _ = call(capsys, "run", "--forget", "one.size")
-    assert (code, out) == (0, "forgotten: one.size=\"4k\"\n")
+    assert (code, out) == (0, 'forgotten: one.size="4k"\n')
     code, out, _ = call(capsys, "run", "--forget", "one", "--json")
     assert json.loads(out)["forgotten"] == ["one.tags"]
     code, _, err = call(capsys, "run", "--forget", "one.size")

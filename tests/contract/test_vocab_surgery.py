@@ -33,7 +33,7 @@ SPECIALS = ["<|start|>", "<|end|>"]
 
 
 def train(*, prefix=False, digits=False, after=False, ignore=False, strings=False, normaliser=False, style="") -> dict:
-    """tokenizer.json of a byte-level BPE trained on English, or of the SentencePiece kind; the flags choose its layout."""
+    """tokenizer.json of a byte-level BPE trained on English, or of the SentencePiece kind; flags choose its layout."""
     if style:
         return fallback_spec(style, ENGLISH.splitlines(keepends=True), specials=SPECIALS)
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore))

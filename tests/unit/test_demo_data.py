@@ -12,6 +12,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 from demo_data.catalogue import messages  # noqa: E402
+from demo_data.download import join  # noqa: E402
 from demo_data.extract import Package, _language, _licences, documents  # noqa: E402
 from demo_data.markup import paragraphs, roff_paragraphs  # noqa: E402
 
@@ -45,6 +46,14 @@ def catalogue(pairs: list[tuple[str, str]], order: str = "<") -> bytes:
             texts += data + b"\0"
     head = struct.pack(f"{order}7I", 0x950412DE, 0, count, 28, 28 + 8 * count, 0, 0)
     return head + tables.getvalue() + texts
+
+
+def test_a_model_in_parts_is_joined_in_their_order(tmp_path: Path) -> None:
+    parts = [tmp_path / f"m.gguf.part{number:02}" for number in range(3)]
+    for number, part in enumerate(parts):
+        part.write_bytes(bytes([number]) * 3)
+    assert join(parts, tmp_path / "m.gguf").read_bytes() == b"\0\0\0\1\1\1\2\2\2"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -88,7 +97,7 @@ def run(*words: str, path: str | None = None) -> subprocess.CompletedProcess[str
 
 
 def test_without_apt_it_says_what_to_do(tmp_path: Path) -> None:
-    done = run(str(tmp_path / "out"), "--target", "hu", "--no-model", path=str(tmp_path))
+    done = run(str(tmp_path / "out"), "--target", "hu", "--model", "none", path=str(tmp_path))
     assert done.returncode == 1
     assert "TEXT=my.txt" in done.stderr
     assert "Traceback" not in done.stderr

@@ -45,6 +45,18 @@ def unpack(archive: Path, folder: Path, *suffixes: str) -> list[Path]:
     return written
 
 
+def join(parts: list[Path], whole: Path) -> Path:
+    """One file of its parts, which go; a single part is renamed."""
+    if len(parts) == 1:
+        return parts[0].rename(whole)
+    with whole.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as source:
+                shutil.copyfileobj(source, out, 1 << 20)
+            part.unlink()
+    return whole
+
+
 class Apt:
     """apt-get with its own state in `folder`: no root, nothing installed, the system's lists untouched."""
 
