@@ -10,9 +10,16 @@ except PackageNotFoundError:
 
 
 def __getattr__(name: str) -> Any:
-    """`langadapt.extend_vocab(out=..., model=..., ...)`: bound on first use, so that importing langadapt is fast."""
+    """`langadapt.extend_vocab(out=..., model=..., ...)`: bound on first use, so that importing langadapt is fast.
+
+    Beside the verbs: `try_models(models, prompts, Manner(...))`.
+    """
     from langadapt.core import registry
 
+    if name in ("try_models", "Manner"):
+        from langadapt.steps import try_models
+
+        return getattr(try_models, name)
     public = name.replace("_", "-")
     if name.startswith("_") or public not in registry.verb_names():
         raise AttributeError(f"module `langadapt` has no attribute `{name}`")

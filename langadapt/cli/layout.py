@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # A column narrower than this breaks words in the middle; a grid of such columns is harder to read than a list.
 READABLE = 14
+# Running text in a narrower column than this is a ladder of words.
+READABLE_TEXT = 32
 _GAP = 2
 # SIMPLE_HEAD of rich with hyphens: four letters a line, the third line is the one below the heading.
 _PLAIN_HEAD = "    \n    \n -- \n    \n    \n    \n    \n    \n"
@@ -42,6 +44,26 @@ def fits(columns: tuple[str, ...], rows: list[tuple[str, ...]], width: int) -> b
         longest = max((cell_len(line) for cell in cells for line in cell.splitlines()), default=0)
         needed += min(longest, READABLE) + _GAP
     return needed - _GAP <= width
+
+
+def beside(console: "Console", columns: list[tuple[str, str, str]]) -> None:
+    """Texts with a heading and a line of figures each: as columns where they fit, else one below the other."""
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    if len(columns) * (READABLE_TEXT + _GAP) - _GAP > console.width:
+        for heading, figures, text in columns:
+            console.print(Text(heading, style="bold"), overflow="fold")
+            for line in figures, *text.split("\n"):
+                console.print("\n".join(f"  {part}" for part in _wrap(line, console.width - 2)), overflow="fold")
+        return
+    grid = Grid(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0), expand=True)
+    for _ in columns:
+        grid.add_column(overflow="fold", ratio=1)
+    grid.add_row(*(Text(heading, style="bold") for heading, _, _ in columns))
+    grid.add_row(*(Text(figures, style="dim") for _, figures, _ in columns))
+    grid.add_row(*(Text(text) for _, _, text in columns))
+    console.print(grid)
 
 
 def _grid(console: "Console", columns: tuple[str, ...], rows: list[tuple[str, ...]], *, plain: bool) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from langadapt.core.types import Table
 
+_CONTROLS = re.compile("[\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]")
 ProgressMode = Literal["auto", "bar", "plain", "json", "none"]
 EVENT_KEYS = ("time", "event", "step", "task", "done", "total", "unit", "message", "level")
 
@@ -107,6 +110,17 @@ class Screen:
         place = stream or sys.stdout
         draw(self.console(place), table, clean=clean, plain=plain_only(place))
 
+    def beside(self, title: str, columns: list[tuple[str, str, str]]) -> None:
+        """Texts of a model side by side on stdout; each column is a heading, a line of figures and the text."""
+        from rich.text import Text
+
+        from langadapt.cli.layout import beside
+
+        console = self.console(sys.stdout)
+        console.print(Text(visible(title, lines=True), style="italic"), overflow="fold")
+        beside(console, [(clean(heading), clean(line), visible(text, lines=True)) for heading, line, text in columns])
+        console.print()
+
     def say(self, text: str, *, prefix: str = "") -> None:
         """One line on stderr: what is going on. Silent with --quiet."""
         if not self.quiet:
@@ -170,12 +184,43 @@ def clean(text: str) -> str:
 
 
 def _harmless(letter: str) -> bool:
-    # undecodable bytes of a file name (lone surrogates, shown as escapes) and the soft hyphen
-    return "\udc80" <= letter <= "\udcff" or letter == "\u00ad"
+    # undecodable bytes of a file name (lone surrogates, shown as escapes), the soft hyphen, the joiners that Persian
+    # and the scripts of India cannot be written without, and spaces of any width
+    return "\udc80" <= letter <= "\udcff" or letter in "\u00ad\u200c\u200d" or unicodedata.category(letter) == "Zs"
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """Text that a model wrote: control characters as escapes such as `\\x1b`, everything else as it is.
+
+    A single line in which a backslash is doubled, so that it can be read back; with `lines` line ends stay line ends,
+    tabs become spaces, and a backslash is a backslash.
+    """
+    if lines:
+        return "\n".join(_escaped(line.replace("\t", "    "), backslash="\\") for line in text.split("\n"))
+    return _escaped(text, backslash="\\\\")
+
+
+_SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def _escaped(text: str, *, backslash: str) -> str:
+    shown = []
+    for letter in text:
+        if letter == "\\":
+            shown.append(backslash)
+        elif letter.isprintable() or (_harmless(letter) and not "\udc80" <= letter <= "\udcff"):
+            shown.append(letter)
+        else:
+            code = ord(letter)
+            long = f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+            shown.append(_SHORT.get(letter, long))
+    return "".join(shown)
 
 
 def _json(data: Mapping[str, Any]) -> str:
     text = json.dumps(data, ensure_ascii=False, default=str)
+    # JSON may hold these as they are, but a terminal may take them for commands or turn the line around
+    text = _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

@@ -38,8 +38,8 @@ def summary(package: str, name: str) -> str:
 
 
 def verb_names() -> list[str]:
-    """Public names of all verbs, without importing any."""
-    return source_names("langadapt.steps")
+    """Public names of all verbs, without importing any: files of `steps/` that say what KIND of artifact they make."""
+    return source_names("langadapt.steps", containing="\nKIND = ")
 
 
 def command_names() -> list[str]:

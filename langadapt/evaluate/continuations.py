@@ -2,7 +2,7 @@
 
 import codecs
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,38 +62,73 @@ def continue_text(
     without a token are never chosen: the question is how the text goes on, not when it ends.
     """
     reader = PieceReader.of(tokenizer)
-    runner: Any = model
-    allowed = _allowed(tokenizer, int(runner.get_output_embeddings().weight.shape[0])).to(model.device)
-    ids = torch.tensor([[prefix_id, *spans(tokenizer, prompt, reader).ids]], device=model.device)
+    ids = [prefix_id, *spans(tokenizer, prompt, reader).ids]
     written = b""
+    for token in write(model, tokenizer, ids, penalty=REPETITION_PENALTY):
+        written += reader.read(str(tokenizer.convert_ids_to_tokens(token))) or b" "
+        if progress is not None:
+            progress.advance(0)
+        if len(written) >= max_bytes:
+            break
+    return whole_characters(written[:max_bytes])
+
+
+def whole_characters(written: bytes) -> str:
+    """Text of bytes that may end inside a character: that one is left out; bytes that are no character stay visible."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(written)
+
+
+def most_probable(logits_V: torch.Tensor) -> int:
+    """The token with the highest logit."""
+    return int(torch.argmax(logits_V))
+
+
+def write(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    ids: Sequence[int],
+    *,
+    pick: Callable[[torch.Tensor], int] = most_probable,
+    stops: Sequence[int] = (),
+    penalty: float = 1.0,
+) -> Iterator[int]:
+    """Tokens after `ids`, one by one, for as long as they are asked for or until `pick` takes one of `stops`.
+
+    `pick` is given float32 logits in which what may not be written is minus infinity: special tokens (except `stops`)
+    and rows without a token. Tokens written already are made less likely by `penalty`.
+    """
+    runner: Any = model
+    allowed = _allowed(tokenizer, int(runner.get_output_embeddings().weight.shape[0]), stops).to(model.device)
+    given = torch.tensor([list(ids)], device=model.device)
     cache: Any = None
     used: set[int] = set()
-    with torch.inference_mode():
-        while len(written) < max_bytes:
-            result = runner(input_ids=ids, past_key_values=cache, use_cache=True)
+    while True:
+        # entered for each token: a generator that waits must not leave its caller in inference mode
+        with torch.inference_mode():
+            result = runner(input_ids=given, past_key_values=cache, use_cache=True)
             cache = result.past_key_values
-            token = int(torch.argmax(_penalised(result.logits[0, -1].float(), used) + allowed))
-            used.add(token)
-            written += reader.read(str(tokenizer.convert_ids_to_tokens(token))) or b" "
-            ids = torch.tensor([[token]], device=model.device)
-            if progress is not None:
-                progress.advance(0)
-    # not final: a character that the budget cuts in two is left out; bytes that are no character stay visible
-    return codecs.getincrementaldecoder("utf-8")("replace").decode(written[:max_bytes])
+            token = pick(_penalised(result.logits[0, -1].float(), used, penalty) + allowed)
+        if token in stops:
+            return
+        used.add(token)
+        yield token
+        given = torch.tensor([[token]], device=model.device)
 
 
-def _penalised(logits_V: torch.Tensor, used: set[int]) -> torch.Tensor:
+def _penalised(logits_V: torch.Tensor, used: set[int], penalty: float) -> torch.Tensor:
     """Divide positive logits of used tokens by the penalty, multiply negative ones by it."""
+    if penalty == 1.0:
+        return logits_V
     chosen = sorted(used)
     values = logits_V[chosen]
-    lower = torch.where(values > 0, values / REPETITION_PENALTY, values * REPETITION_PENALTY)
+    lower = torch.where(values > 0, values / penalty, values * penalty)
     return logits_V.index_copy(0, torch.tensor(chosen, dtype=torch.long, device=logits_V.device), lower)
 
 
-def _allowed(tokenizer: "PreTrainedTokenizerBase", rows: int) -> torch.Tensor:
-    """0 for tokens of text, minus infinity for special tokens and rows without a token."""
+def _allowed(tokenizer: "PreTrainedTokenizerBase", rows: int, stops: Sequence[int]) -> torch.Tensor:
+    """0 for tokens of text and `stops`, minus infinity for other special tokens and rows without a token."""
     mask = torch.zeros(rows)
     mask[len(tokenizer) :] = -torch.inf
     special = [token for token, entry in tokenizer.added_tokens_decoder.items() if entry.special]
-    mask[sorted({*special, *tokenizer.all_special_ids})] = -torch.inf
+    mask[sorted({*special, *tokenizer.all_special_ids} - set(stops))] = -torch.inf
     return mask

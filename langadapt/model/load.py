@@ -81,11 +81,12 @@ def load_model(folder: Path, *, dtype: "torch.dtype | None" = None) -> "PreTrain
     Only safetensors, only architectures of transformers. DataError if the files are damaged or a tensor is missing.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     check_safe(folder)
     open_weights(folder)
     quiet_transformers()
+    from transformers import AutoModelForCausalLM
+
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             str(folder),
@@ -107,11 +108,11 @@ def load_model(folder: Path, *, dtype: "torch.dtype | None" = None) -> "PreTrain
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """Load the fast tokenizer of a local folder. DataError if there is none."""
-    from transformers import AutoTokenizer
-
     if not (folder / "tokenizer.json").is_file():
         raise DataError(f"`{folder}` has no tokenizer.json", hint="save the model together with its fast tokenizer")
     quiet_transformers()
+    from transformers import AutoTokenizer
+
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False

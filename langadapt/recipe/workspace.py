@@ -19,6 +19,7 @@ from langadapt.recipe.graph import Graph, Step, build
 from langadapt.recipe.plan import Plan, plan
 from langadapt.recipe.record import HISTORY
 from langadapt.recipe.runner import RunDone, StepDone
+from langadapt.recipe.why import last_output
 
 RECIPE = "langadapt.yaml"
 OVERRIDES = "overrides.json"
@@ -294,6 +295,17 @@ def find_run(given: Path | None) -> tuple[Graph, Path, tuple[Setting, ...]]:
     if not recipe.is_file():
         raise ConfigError(f"the recipe `{recipe}` of this run is no longer there", where=str(folder / HISTORY))
     return build(recipe, settings, cwd=Path(started[-1]["cwd"])), folder, settings
+
+
+def step_output(name: str) -> Path | None:
+    """The current output of step `name` in the workspace or run folder that is here; None if there is none.
+
+    The place, not the link to it: a link may be turned while someone reads.
+    """
+    if not (Path(RECIPE).is_file() or Path(HISTORY).is_file()) or Path(name).name != name or name in (".", ".."):
+        return None
+    made = last_output(Path("steps") / name)
+    return None if made is None else Path("steps") / made.path.name
 
 
 def _only_run() -> Path:

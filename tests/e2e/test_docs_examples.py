@@ -120,3 +120,28 @@ def test_the_readme_workspace_runs(tmp_path: Path, tiny: Path) -> None:
     assert (tmp_path / "my-el" / "report.html").is_file()
     state = call(["status", "--json"], tmp_path / "my-el")
     assert state.returncode == 0 and '"done"' in state.stdout
+
+
+@pytest.mark.parametrize("text", commands(ROOT / "docs" / "try.md"))
+def test_the_examples_of_try_run(
+    text: str,
+    tmp_path: Path,
+    tiny: Path,
+    tiny_untied: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from langadapt.cli.app import main
+
+    for name, place in (("BASE", tiny), ("ADAPTED", tiny_untied)):
+        (tmp_path / name).symlink_to(place)
+    (tmp_path / "prompts.txt").write_text("egy\nkettő\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    words, _, given = text.partition(" < ")
+    if given:
+        monkeypatch.setattr(sys, "stdin", (tmp_path / given).open(encoding="utf-8"))
+    with pytest.raises(SystemExit) as left:
+        main(shlex.split(words)[1:])
+    captured = capsys.readouterr()
+    assert left.value.code in (0, None), captured.err
+    assert "ADAPTED" in captured.out
