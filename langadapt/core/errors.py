@@ -19,6 +19,10 @@ class LangadaptError(Exception):
         return text if self.hint is None else f"{text}\n\nhint: {self.hint}"
 
 
+class TrainingFailed(LangadaptError):
+    """Training went wrong: a number is not finite, the loss went wild, or the model forgets too much."""
+
+
 class ConfigError(LangadaptError):
     """A flag, a key or a recipe that cannot be used."""
 

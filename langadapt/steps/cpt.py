@@ -1,25 +1,31 @@
 """Continue pretraining on a mixture: bits per byte and forgetting watched, safe to kill, exact to go on."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import DataInput, Flag, ModelInput, Reads, Runtime, StepConfig, validate
+from langadapt.core.config import DataInput, Flag, ModelInput, Reads, Runtime, StepConfig
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.languages import Lang
-from langadapt.core.registry import Method, load_method
-from langadapt.core.types import Estimate, Movable, Table
+from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Count
 from langadapt.train.stages import StageOptions
+from langadapt.train.subject import adam_of, load_subject, means_of, usual
 
 if TYPE_CHECKING:
     from langadapt.mixture.stream import Stream
     from langadapt.train.branch import Branch, Places
+    from langadapt.train.checkpoint import Checkpoints
+    from langadapt.train.loop import Surroundings, Trained
     from langadapt.train.plan import Plan
+    from langadapt.train.probe import Probe
     from langadapt.train.session import Means
     from langadapt.train.stages import Course
     from langadapt.train.trainable import Trainable
@@ -29,9 +35,12 @@ SCHEMA = 1
 HEAVY = True
 # Facts of the model that was given, which stay true of the one that is made.
 _KEPT_FACTS = ("method", "base_digest", "old_rows", "added")
+# Holds what --lr-probe found.
+RATES = "lr_probe.json"
 # Tokens of each probe on which a merged model is compared with the trained one.
 _COMPARED = 64
 _Average = Annotated[float, Field(ge=0, lt=1)]
+_Factor = Annotated[float, Field(gt=0)]
 
 
 class Config(StepConfig):
@@ -55,6 +64,12 @@ class Config(StepConfig):
     """Most times that the target text may be read; above 16 is an error."""
     learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, Flag()] = None
     """Peak learning rate; by default 3e-4 at 135M parameters, 1e-4 at 1B, 5e-5 at 7B; 2e-4 with an adapter."""
+    lr_probe: Annotated[bool, Flag()] = False
+    """Try several learning rates for some steps each, pick one, and train with that."""
+    lr_probe_factors: Annotated[tuple[_Factor, ...], Field(min_length=1)] = (0.3, 1.0, 3.0)
+    """Rates that --lr-probe tries, as multiples of the learning rate."""
+    lr_probe_steps: Annotated[int, Field(ge=1)] = 50
+    """Steps of each of these short runs, at most those of the run."""
     new_rows_factor: Annotated[float, Field(gt=0)] = 5.0
     """Learning rate of the rows of new tokens, as a multiple of the others'."""
     batch_tokens: Annotated[Count, Field(ge=1)] | None = None
@@ -120,31 +135,27 @@ def run(config: Config, out: Output) -> Artifact:
 def _run(config: Config, out: Output) -> Artifact:
     from langadapt.mixture.stream import Stream
     from langadapt.model.facts import model_facts
-    from langadapt.model.load import load_model
-    from langadapt.model.tables import table_names
     from langadapt.train.branch import make_places
-    from langadapt.train.combine import check_combination, check_fit
-    from langadapt.train.stages import make_course, names_of_stages
-    from langadapt.train.trainable import make_trainable
+    from langadapt.train.combine import check_fit, check_options
 
     given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
     base = {**given.facts, **model_facts(given.path)}
     check_fit(given, data, base)
+    check_options(config)
     branch = _branch(config, out.inputs)
     plan = _plan(config, base, data.facts, branch)
     places = make_places(plan.budget.batch_blocks, config.skip_positions, branch)
-    out.progress.note(plan.sentence())
-    model = load_model(given.path)
-    compute = _means(config, plan).compute
-    movable = _movable(config, model)
-    sizes = {name: value.numel() for name, value in model.named_parameters()}
-    course = make_course(plan.schedule, config.stages, names_of_stages(config.stages, sizes, table_names(model)))
-    check_combination(config, adapter=movable.adapter is not None)
-    subject = make_trainable(model, movable, seed=config.seed, folder=given.path, compute=compute)
-    moving = subject.parameters
-
     stream = Stream.open(data.path)
+    out.progress.note(plan.sentence())
+    tried = _try_rates(config, out, plan, places, stream) if config.lr_probe else {}
+    if tried:
+        plan = plan.with_peak(tried["learning_rate"])
+    subject, course = load_subject(config, plan, means_of(config, plan), given.path)
+    moving = subject.parameters
     facts = _train(config, out, subject, plan, course, places, stream, branch)
+    if tried:
+        write_durably(out.folder / RATES, pretty_json(tried))
+        facts["lr_probe"] = tried
     return out.commit(
         {key: given.facts[key] for key in _KEPT_FACTS if key in given.facts}
         | model_facts(out.folder)
@@ -164,23 +175,35 @@ def _run(config: Config, out: Output) -> Artifact:
     )
 
 
-def _strategy(config: Config) -> tuple[Method, Any]:
-    """The selection method and its options; ConfigError if there is no such method or option."""
-    method = load_method("select", config.strategy)
-    return method, validate(method.options, config.strategy_options, what=f"options of `{method.name}`")
+def _try_rates(config: Config, out: Output, plan: "Plan", places: "Places", stream: "Stream") -> dict[str, Any]:
+    """Short runs at several learning rates; returns what lr_probe.json will hold."""
+    from langadapt.train.checkpoint import Checkpoints
+    from langadapt.train.probe import langs_of
+    from langadapt.train.rates import choose_rate
 
+    given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
+    langs, targets = langs_of(data.path / "probes.jsonl"), _target_langs(config, data.facts)
 
-def _movable(config: Config, model: Any) -> Movable:
-    """What the strategy lets move; with stages what any of theirs does."""
-    from langadapt.model.tables import table_names
-    from langadapt.train.stages import names_of_stages
+    def attempt(short: "Plan", folder: Path) -> dict[str, dict[str, float]]:
+        means = means_of(config, short)
+        subject, course = load_subject(config, short, means, given.path)
+        kept = Checkpoints(folder / "checkpoints", out.identity.fingerprint, 1, out.progress)
+        around, _ = _surroundings(config, out, subject, means, places, stream, kept, "lr_probe_step")
+        # nothing is guarded here: which rates forget too much is decided when all have been tried
+        _fit(config, out, subject, short, course, means, replace(around, watched=frozenset()), None, trial=True)
+        return around.journal.summary()
 
-    sizes = {name: value.numel() for name, value in model.named_parameters()}
-    if config.stages:
-        return Movable(frozenset[str]().union(*names_of_stages(config.stages, sizes, table_names(model)).values()))
-    method, options = _strategy(config)
-    movable: Movable = method(sizes, table_names(model), options)
-    return movable
+    return choose_rate(
+        plan,
+        config.lr_probe_factors,
+        config.lr_probe_steps,
+        config.checkpoint_steps,
+        attempt,
+        names=frozenset(langs),
+        watched=frozenset(name for name, lang in langs.items() if lang not in targets),
+        folder=out.partial,
+        progress=out.progress,
+    ).content()
 
 
 def _branch(config: Config, inputs: Inputs) -> "Branch | None":
@@ -203,27 +226,11 @@ def _train(
 ) -> dict[str, Any]:
     """The run itself, and its records into the artifact; returns what it found out."""
     from langadapt.mixture.ledger import ledger
-    from langadapt.model.load import load_tokenizer
     from langadapt.train.branch import FOLDER, origin_of, words
     from langadapt.train.checkpoint import Checkpoints
-    from langadapt.train.journal import Journal
-    from langadapt.train.loop import Surroundings
-    from langadapt.train.optimiser import AdamSettings
-    from langadapt.train.probe import Probe
-    from langadapt.train.session import fit
 
     given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
-    separator = int(data.facts["document_separator"])
-    means = _means(config, plan)
-    tokenizer = load_tokenizer(given.path)
-    probe = Probe(
-        data.path / "probes.jsonl",
-        subject.model,
-        tokenizer,
-        prefix=separator,
-        compute=means.compute,
-        progress=out.progress,
-    )
+    means = means_of(config, plan)
     checkpoints = Checkpoints(
         out.partial / "checkpoints",
         out.identity.fingerprint,
@@ -239,44 +246,8 @@ def _train(
             warmup_steps=plan.schedule.warmup_steps,
         ),
     )
-    around = Surroundings(
-        batch_at=lambda step: [stream.block(position) for position in places.at(step)],
-        positions_at=places.at,
-        probe=probe,
-        watched=probe.names_outside(_target_langs(config, data.facts)),
-        decode=lambda tokens: str(tokenizer.decode(list(tokens))),
-        journal=Journal(out.partial / "metrics.jsonl"),
-        checkpoints=checkpoints,
-        folder=out.partial,
-        progress=out.progress,
-        timing=lambda step, seconds: out.timing("train_step", step=step, seconds=round(seconds, 4)),
-    )
-    done, record = fit(
-        subject.model,
-        set(subject.names),
-        plan,
-        course,
-        means,
-        around,
-        AdamSettings(
-            weight_decay=_default(config, "weight_decay", 0.1),
-            betas=config.betas,
-            clip=config.clip,
-            new_rows_factor=config.new_rows_factor,
-            tables_factor=subject.movable.tables_factor,
-            moments=config.moments,
-            rounds=config.weights == "bf16",
-            compiled=config.compile,
-        ),
-        seed=config.seed,
-        max_forgetting=config.max_forgetting,
-        bad_step=config.on_bad_step,
-        branch=branch,
-        old_rows=given.facts.get("old_rows"),
-        vocabulary=int(data.facts["vocabulary"]),
-        separator=separator,
-        result_bytes=sum(file.stat().st_size for file in given.path.iterdir() if file.is_file()),
-    )
+    around, probe = _surroundings(config, out, subject, means, places, stream, checkpoints, "train_step")
+    done, record = _fit(config, out, subject, plan, course, means, around, branch)
     out.run_record["computed_with"] = record
     journal = around.journal
     end = places.end(done.step)
@@ -299,34 +270,77 @@ def _train(
     return {"final_loss": journal.last_loss, "probes": journal.summary(), "layout": record["layout"]}
 
 
+def _surroundings(
+    config: Config,
+    out: Output,
+    subject: "Trainable",
+    means: "Means",
+    places: "Places",
+    stream: "Stream",
+    checkpoints: "Checkpoints",
+    timing: str,
+) -> "tuple[Surroundings, Probe]":
+    from langadapt.train.around import surround
+
+    given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
+    return surround(
+        subject.model,
+        given.path,
+        data.path,
+        stream.block,
+        places,
+        separator=int(data.facts["document_separator"]),
+        targets=_target_langs(config, data.facts),
+        compute=means.compute,
+        folder=checkpoints.folder.parent,
+        checkpoints=checkpoints,
+        progress=out.progress,
+        timing=lambda step, seconds: out.timing(timing, step=step, seconds=round(seconds, 4)),
+    )
+
+
+def _fit(
+    config: Config,
+    out: Output,
+    subject: "Trainable",
+    plan: "Plan",
+    course: "Course",
+    means: "Means",
+    around: "Surroundings",
+    branch: "Branch | None",
+    *,
+    trial: bool = False,
+) -> "tuple[Trained, dict[str, Any]]":
+    """Train; a trial writes no result."""
+    from langadapt.train.session import fit
+
+    given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
+    size = sum(file.stat().st_size for file in given.path.iterdir() if file.is_file())
+    return fit(
+        subject.model,
+        set(subject.names),
+        plan,
+        course,
+        means,
+        around,
+        adam_of(config, subject.movable),
+        seed=config.seed,
+        max_forgetting=math.inf if trial else config.max_forgetting,
+        bad_step=config.on_bad_step,
+        branch=branch,
+        old_rows=given.facts.get("old_rows"),
+        vocabulary=int(data.facts["vocabulary"]),
+        separator=int(data.facts["document_separator"]),
+        result_bytes=0 if trial else size,
+        saves_end=not trial,
+    )
+
+
 def _plan(config: Config, model: Mapping[str, Any], data: Mapping[str, Any], branch: "Branch | None" = None) -> "Plan":
     from langadapt.train.plan import make_plan
 
-    rate = _default(config, "learning_rate", None)
+    rate = usual(config, "learning_rate", None)
     return make_plan(config.model_copy(update={"learning_rate": rate}), model, data, branch)
-
-
-def _default(config: Config, name: str, usual: Any) -> Any:
-    """What the user set, else what suits the strategy, else what is usual."""
-    own = getattr(config, name)
-    return own if own is not None else load_method("select", config.strategy).facts.defaults.get(name, usual)
-
-
-def _means(config: Config, plan: "Plan") -> "Means":
-    from langadapt.model.compute import resolve_compute
-    from langadapt.train.machine import choose_device
-    from langadapt.train.session import Means
-
-    device = choose_device(config.device)
-    chosen = {"compute"} if config.compute != "auto" else set()
-    return Means(
-        compute=resolve_compute("bf16" if config.weights == "bf16" else config.compute),
-        device=device,
-        micro_batch_blocks=plan.micro_batch_blocks(device.type, config.micro_batch_blocks),
-        chosen=frozenset(chosen | ({"micro_batch_blocks"} if config.micro_batch_blocks else set())),
-        recompute=config.gradient_checkpointing,
-        compile=config.compile,
-    )
 
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:
@@ -338,7 +352,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     if not can_be_priced(model, data) or (isinstance(branch, Input) and not branch.exists):
         return Estimate(rows=(("cpt", "cannot be priced before model and data are known"),))
     plan = _plan(config, model, data, _branch(config, inputs))
-    return price(config, plan, _means(config, plan), model, data, lang=_lang(config, data))
+    return price(config, plan, means_of(config, plan), model, data, lang=_lang(config, data))
 
 
 def _model_facts(model: Input) -> Mapping[str, Any]:
@@ -349,8 +363,8 @@ def _model_facts(model: Input) -> Mapping[str, Any]:
     return {**model.facts, **model_facts(model.path)}
 
 
-def table(artifact: Artifact) -> Table:
-    """Bits per byte of the probes before and after."""
+def table(artifact: Artifact) -> list[Table]:
+    """Bits per byte of the probes before and after, and of the learning rates that were tried."""
     facts = artifact.facts
     rows = tuple(
         (name, f"{ends['start']:.3f}", f"{ends['end']:.3f}", f"{ends['end'] / ends['start'] - 1:+.1%}")
@@ -360,7 +374,12 @@ def table(artifact: Artifact) -> Table:
         f"{facts['tokens']:,} tokens in {facts['steps']:,} steps; {facts['trained_parameters']:,} parameters moved"
     )
     note = "probes are short held-out passages without context: use evaluate for figures to quote"
-    return Table("bits per byte", ("probe", "start", "end", "change"), rows, (trained, note))
+    found = [Table("bits per byte", ("probe", "start", "end", "change"), rows, (trained, note))]
+    if "lr_probe" in facts:
+        from langadapt.train.rates import table_of
+
+        found.insert(0, table_of(facts["lr_probe"]))
+    return found
 
 
 def _one(inputs: Inputs, name: str) -> Input:

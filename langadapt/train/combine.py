@@ -21,20 +21,38 @@ class Wishes(Protocol):
     @property
     def weights(self) -> str: ...
     @property
-    def moments(self) -> str: ...
-    @property
     def compute(self) -> str: ...
+    @property
+    def lr_probe(self) -> bool: ...
 
 
-def check_combination(wishes: Wishes, *, adapter: bool) -> None:
-    """ConfigError for options that exclude each other, or need a package that is not there."""
-    lowbit = wishes.weights == "bf16" or wishes.moments != "fp32"
+class Narrow(Protocol):
+    """The options that need low-bit arithmetic."""
+
+    @property
+    def weights(self) -> str: ...
+    @property
+    def moments(self) -> str: ...
+
+
+def check_options(wishes: Wishes) -> None:
+    """ConfigError for options that exclude each other whatever the model is."""
     if wishes.stages and wishes.branch_from is not None:
         raise ConfigError("`stages` and `branch_from` cannot be combined: where a stage ends depends on all steps")
     if wishes.stages and wishes.strategy != "full":
         raise ConfigError("with `stages` the strategies are theirs", hint="leave `--strategy` out")
     if wishes.weights == "bf16" and wishes.compute == "fp32":
         raise ConfigError("weights in bf16 are multiplied in bf16", hint="leave `--compute` out")
+    if wishes.lr_probe and (wishes.stages or wishes.branch_from is not None):
+        raise ConfigError(
+            "`lr_probe` begins at the first step with what moves all along: not with `stages` or `branch_from`",
+            hint="try the rates without them, then give `--learning-rate`",
+        )
+
+
+def check_combination(wishes: Narrow, *, adapter: bool) -> None:
+    """ConfigError for options that exclude an adapter, or need a package that is not there."""
+    lowbit = wishes.weights == "bf16" or wishes.moments != "fp32"
     if lowbit and adapter:
         raise ConfigError("an adapter is small: keep its `weights` and `moments` in fp32")
     if lowbit:

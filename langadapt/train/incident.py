@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from langadapt.core.errors import LangadaptError
+from langadapt.core.errors import TrainingFailed
 from langadapt.core.io import fsync_path, pretty_json, write_durably
 from langadapt.core.types import Block
 
@@ -26,7 +26,7 @@ def write_incident(
     kept: bool,
     losses: Mapping[int, float],
     hint: str,
-) -> LangadaptError:
+) -> TrainingFailed:
     """Write `incident-<step>/` with numbers and decoded text, and give the error to raise."""
     place = folder / f"incident-{step:06d}"
     shutil.rmtree(place, ignore_errors=True)
@@ -49,4 +49,4 @@ def write_incident(
     write_durably(place / "text.txt", "\n".join(texts))
     fsync_path(place)
     rest = "the last checkpoint is kept" if kept else "no checkpoint had been written"
-    return LangadaptError(f"{complaint} at step {step}; {rest}", where=str(place), hint=hint)
+    return TrainingFailed(f"{complaint} at step {step}; {rest}", where=str(place), hint=hint)

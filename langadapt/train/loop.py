@@ -19,7 +19,7 @@ from torch import nn
 
 from langadapt.core import interrupt
 from langadapt.core.artifact import Artifact
-from langadapt.core.errors import Interrupted, LangadaptError
+from langadapt.core.errors import Interrupted, TrainingFailed
 from langadapt.core.progress import Progress
 from langadapt.core.rng import stream_key
 from langadapt.core.types import Block
@@ -41,6 +41,7 @@ WARN_FORGETTING = 0.03
 WORTH_SAVING_SECONDS = 120.0
 # A probe of the target's language that needs twice the bits it needed at first: that is no training.
 _RUINED = 1.0
+_LOWER = "lower `--learning-rate`, with another `--out`"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Settings:
     bad_step: BadStep = "stop"
     head: Head | None = None
     guessing: float = math.inf
+    # a checkpoint of long work before the result is written; a short run that writes none needs none
+    saves_end: bool = True
 
     @property
     def steps(self) -> int:
@@ -116,7 +119,7 @@ def train(
 ) -> Trained:
     """Train to the last step, from the checkpoint `found` if there is one; `other_data`: it counted other text.
 
-    Interrupted (a signal): a checkpoint of the last finished step was written. LangadaptError: a number was not
+    Interrupted (a signal): a checkpoint of the last finished step was written. TrainingFailed: a number was not
     finite, the loss went wild, or the watched probes rose by more than `max_forgetting`.
     """
     done = Trained() if found is None else _go_on(optimiser, around, *found)
@@ -183,7 +186,7 @@ def train(
             optimiser.forget()
             around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
         raise
-    if time.monotonic() - saved_when > WORTH_SAVING_SECONDS and done.step > saved_at:
+    if settings.saves_end and time.monotonic() - saved_when > WORTH_SAVING_SECONDS and done.step > saved_at:
         # Writing the result can be stopped too, and must not cost what was trained since the last checkpoint
         around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
     task.finish()
@@ -263,6 +266,9 @@ def _probe(around: Surroundings, step: int, settings: Settings) -> None:
     if values is None:
         with around.plainly():
             values = around.probe()
+        wrong = [name for name, value in sorted(values.items()) if not math.isfinite(value)]
+        if wrong:
+            raise TrainingFailed(f"bits per byte of `{wrong[0]}` are not finite at step {step}", hint=_LOWER)
         around.journal.add_probes(step, step * settings.batch_tokens, values)
     start = around.journal.probes_at(0)
     if start is None or step == 0:
@@ -270,18 +276,17 @@ def _probe(around: Surroundings, step: int, settings: Settings) -> None:
     for name in sorted(values.keys() & start.keys()):
         rise = values[name] / start[name] - 1.0
         said = f"`{name}` went from {start[name]:.3f} to {values[name]:.3f} bits per byte ({rise:+.1%}) at step {step}"
-        lower = "lower `--learning-rate`, with another `--out`"
         if name not in around.watched:
             if not rise <= _RUINED:
-                raise LangadaptError(f"{said}: training ruins the model; the last checkpoint is kept", hint=lower)
+                raise TrainingFailed(f"{said}: training ruins the model; the last checkpoint is kept", hint=_LOWER)
             continue
         if not rise <= settings.max_forgetting:  # a value that is not a number must not pass
-            raise LangadaptError(
+            raise TrainingFailed(
                 f"{said}: the model is forgetting; the last checkpoint is kept",
                 hint="lower `--learning-rate` or mix in more replay, with another `--out`; "
                 f"or go on with `--max-forgetting {math.ceil(rise * 100 + 1) / 100:.2f}`"
                 if math.isfinite(rise)
-                else lower,
+                else _LOWER,
             )
         if rise > WARN_FORGETTING:
             around.progress.warn(said)
@@ -296,7 +301,7 @@ def _incident(
     complaint: str,
     *,
     since: int = 1,
-) -> LangadaptError:
+) -> TrainingFailed:
     """Write down what happened at a step; it began `since` - 1 steps before."""
     positions = around.positions_at(step)
     hint = "look at the text in that folder; then try a lower `--learning-rate` with another `--out`"

@@ -76,6 +76,10 @@ class Plan:
         most = wanted or max(1, _TOKENS_AT_ONCE.get(device, 1024) // self.block_tokens)
         return min(most, self.budget.batch_blocks)
 
+    def with_peak(self, learning_rate: float) -> "Plan":
+        """The same run at another peak learning rate."""
+        return replace(self, schedule=replace(self.schedule, peak=learning_rate))
+
     def rows(self) -> list[tuple[str, str]]:
         """The plan for people."""
         budget = self.budget

@@ -1,6 +1,7 @@
 """The price of a run: time, memory and disk, from the plan and the facts of model and data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from langadapt.core.types import Estimate
@@ -8,6 +9,7 @@ from langadapt.core.units import show_bytes, show_seconds
 from langadapt.train import cost
 from langadapt.train.machine import threads_set
 from langadapt.train.plan import Plan
+from langadapt.train.rates import probe_steps, rates_to_try
 from langadapt.train.session import Means
 
 STORED_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -22,6 +24,12 @@ class Wishes(Protocol):
     def threads(self) -> int | None: ...
     @property
     def keep_checkpoints(self) -> int: ...
+    @property
+    def lr_probe(self) -> bool: ...
+    @property
+    def lr_probe_factors(self) -> Sequence[float]: ...
+    @property
+    def lr_probe_steps(self) -> int: ...
 
 
 def can_be_priced(model: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
@@ -66,12 +74,22 @@ def price(
         "trained_parameters": trained,
         "epochs": plan.target_epochs,
     }
-    rows = (
+    rows: tuple[tuple[str, str], ...] = (
         *plan.rows(),
         ("a step", f"{show_seconds(step)} ({plan.budget.batch_tokens / step:,.0f} tokens a second, {means.compute})"),
         ("checkpoints", f"every {plan.checkpoint_every} steps, {show_bytes(checkpoint)} each"),
     )
     seconds = times.seconds(shape, work, checkpoint, weights)
+    if wishes.lr_probe:
+        rates, count = (
+            rates_to_try(plan.schedule.peak, wishes.lr_probe_factors),
+            probe_steps(plan, wishes.lr_probe_steps),
+        )
+        short = replace(times, steps=count, checkpoints=0, probes=2)
+        spent = len(rates) * short.seconds(shape, work, checkpoint, 0)
+        seconds += spent
+        words = ", ".join(f"{rate:g}" for rate in rates)
+        rows += (("rates to try", f"{words}: {count} steps each, {show_seconds(spent)}; then the run at one of them"),)
     return Estimate(seconds=seconds, memory_bytes=memory, disk_bytes=disk, facts=facts, rows=rows)
 
 

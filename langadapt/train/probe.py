@@ -8,6 +8,11 @@ from langadapt.core.progress import Progress
 from langadapt.model.score import ScoredText, bits_per_byte, score_texts
 
 
+def langs_of(path: Path) -> dict[str, str]:
+    """Language of each probe of a `probes.jsonl`, by name; none if there is no such file."""
+    return {str(line["name"]): str(line["lang"]) for line in (read_json_lines(path) if path.is_file() else ())}
+
+
 class Probe:
     """Measures a model while it is trained; calling it gives bits per byte by probe name."""
 

@@ -60,6 +60,7 @@ def fit(
     vocabulary: int,
     separator: int,
     result_bytes: int,
+    saves_end: bool = True,
 ) -> tuple[Trained, dict[str, Any]]:
     """Train; the second value says how it was computed (threads, precision, layout of documents)."""
     model.to(means.device)
@@ -110,6 +111,7 @@ def fit(
         bad_step=bad_step,
         head=head,
         guessing=math.log(max(2, vocabulary)),
+        saves_end=saves_end,
     )
     if recompute(model, means.recompute, needed_bytes=_needed(model, optimiser, plan, means), device=means.device):
         around.progress.note(

@@ -58,6 +58,14 @@ def test_embeddings_only_is_cheaper(quick: None) -> None:
     assert tables.facts["trained_parameters"] == 53_152 * 576
 
 
+def test_learning_rates_that_are_tried_are_part_of_the_price(quick: None) -> None:
+    plain, probed = price(steps=95), price(steps=95, lr_probe=True, learning_rate=1e-4)
+    assert probed.seconds - plain.seconds == pytest.approx(3 * 50 * 4.0, rel=0.25)
+    assert dict(probed.rows)["rates to try"].startswith("3e-05, 0.0001, 0.0003: 50 steps each, ")
+    few = price(steps=10, lr_probe=True, lr_probe_factors=[1.0, 3.0])
+    assert "10 steps each" in dict(few.rows)["rates to try"] and few.seconds < price(steps=40).seconds
+
+
 def test_unknown_facts_are_said_and_not_guessed(quick: None) -> None:
     verb = verbs.load("cpt")
     config = validate(verb.config, {"model": "m", "data": "d"})

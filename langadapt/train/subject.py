@@ -1,0 +1,127 @@
+"""What is trained and by which rules, derived from the options of a run: strategy, stages, optimiser, device."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from langadapt.core.config import validate
+from langadapt.core.registry import load_method
+from langadapt.core.types import Movable
+from langadapt.train.stages import StageOptions, names_of_stages
+
+if TYPE_CHECKING:
+    from langadapt.model.tables import TableNames
+    from langadapt.train.optimiser import AdamSettings
+    from langadapt.train.plan import Plan
+    from langadapt.train.session import Means
+    from langadapt.train.stages import Course
+    from langadapt.train.trainable import Trainable
+
+
+class Choices(Protocol):
+    """The options that say which weights move."""
+
+    @property
+    def strategy(self) -> str: ...
+    @property
+    def strategy_options(self) -> Mapping[str, Any]: ...
+    @property
+    def stages(self) -> Sequence[StageOptions]: ...
+
+
+class Rules(Choices, Protocol):
+    """The options that say how they move."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def weight_decay(self) -> float | None: ...
+    @property
+    def betas(self) -> tuple[float, float]: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def new_rows_factor(self) -> float: ...
+    @property
+    def moments(self) -> Literal["fp32", "8bit", "4bit"]: ...
+    @property
+    def weights(self) -> Literal["fp32", "bf16"]: ...
+    @property
+    def compile(self) -> bool: ...
+    @property
+    def compute(self) -> Literal["auto", "fp32", "bf16"]: ...
+    @property
+    def device(self) -> Literal["auto", "cpu", "cuda"]: ...
+    @property
+    def micro_batch_blocks(self) -> int | None: ...
+    @property
+    def gradient_checkpointing(self) -> Literal["auto", "on", "off"]: ...
+
+
+def usual(choices: Choices, name: str, otherwise: Any) -> Any:
+    """What the user set, else what suits the strategy, else what is usual."""
+    own = getattr(choices, name)
+    return own if own is not None else load_method("select", choices.strategy).facts.defaults.get(name, otherwise)
+
+
+def choose_movable(choices: Choices, sizes: Mapping[str, int], tables: "TableNames") -> Movable:
+    """What the strategy lets move of parameters of these sizes; with stages what any of theirs does.
+
+    ConfigError if there is no such strategy, or no such option of it.
+    """
+    if choices.stages:
+        return Movable(frozenset[str]().union(*names_of_stages(choices.stages, sizes, tables).values()))
+    method = load_method("select", choices.strategy)
+    options = validate(method.options, choices.strategy_options, what=f"options of `{method.name}`")
+    movable: Movable = method(sizes, tables, options)
+    return movable
+
+
+def load_subject(rules: Rules, plan: "Plan", means: "Means", folder: Path) -> "tuple[Trainable, Course]":
+    """The model of a folder, made ready to be trained, and the course of the run. Equal arguments, equal weights."""
+    from langadapt.model.load import load_model
+    from langadapt.model.tables import table_names
+    from langadapt.train.combine import check_combination
+    from langadapt.train.stages import make_course
+    from langadapt.train.trainable import make_trainable
+
+    model = load_model(folder)
+    sizes, tables = {name: value.numel() for name, value in model.named_parameters()}, table_names(model)
+    movable = choose_movable(rules, sizes, tables)
+    course = make_course(plan.schedule, rules.stages, names_of_stages(rules.stages, sizes, tables))
+    check_combination(rules, adapter=movable.adapter is not None)
+    return make_trainable(model, movable, seed=rules.seed, folder=folder, compute=means.compute), course
+
+
+def adam_of(rules: Rules, movable: Movable) -> "AdamSettings":
+    """The optimiser's settings."""
+    from langadapt.train.optimiser import AdamSettings
+
+    return AdamSettings(
+        weight_decay=usual(rules, "weight_decay", 0.1),
+        betas=rules.betas,
+        clip=rules.clip,
+        new_rows_factor=rules.new_rows_factor,
+        tables_factor=movable.tables_factor,
+        moments=rules.moments,
+        rounds=rules.weights == "bf16",
+        compiled=rules.compile,
+    )
+
+
+def means_of(rules: Rules, plan: "Plan") -> "Means":
+    """Device, precision and blocks at once."""
+    from langadapt.model.compute import resolve_compute
+    from langadapt.train.machine import choose_device
+    from langadapt.train.session import Means
+
+    device = choose_device(rules.device)
+    chosen: Collection[str] = {"compute"} if rules.compute != "auto" else set()
+    return Means(
+        compute=resolve_compute("bf16" if rules.weights == "bf16" else rules.compute),
+        device=device,
+        micro_batch_blocks=plan.micro_batch_blocks(device.type, rules.micro_batch_blocks),
+        chosen=frozenset(chosen) | ({"micro_batch_blocks"} if rules.micro_batch_blocks else set()),
+        recompute=rules.gradient_checkpointing,
+        compile=rules.compile,
+    )
