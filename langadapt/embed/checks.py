@@ -151,12 +151,13 @@ def _rows(table: str, old: torch.Tensor, new: torch.Tensor, plan: Layout, rows: 
     ]
 
 
-def _old_sequences(base: Tables) -> list[list[int]]:
-    """Texts in old tokens, and one sequence of ids spread over the whole old vocabulary."""
-    ids = base.tokens.text_ids()
-    spread: list[int] = ids[:: max(1, len(ids) // 64)][:64].tolist()
-    spelled = [base.tokens.spell(text.encode()) for text in _TEXTS]
-    return [*filter(None, spelled), spread]
+def _old_sequences(base: Tables, plan: Layout) -> list[list[int]]:
+    """Texts in old tokens, and one sequence of ids spread over the old vocabulary; without ids that were taken over."""
+    taken = set(plan.reused)
+    ids = [id for id in base.tokens.text_ids().tolist() if id not in taken]
+    spread: list[int] = ids[:: max(1, len(ids) // 64)][:64]
+    spelled = [[id for id in base.tokens.spell(text.encode()) if id not in taken] for text in _TEXTS]
+    return [*filter(None, spelled), *filter(None, [spread])]
 
 
 def _hidden(folder: Path, dtype: torch.dtype, sequences: Sequence[Sequence[int]]) -> tuple[list[torch.Tensor], bool]:
@@ -175,7 +176,7 @@ def _hidden(folder: Path, dtype: torch.dtype, sequences: Sequence[Sequence[int]]
 def _compare_models(base: Tables, saved: Tables, plan: Layout, progress: Progress) -> tuple[torch.Tensor, list[Check]]:
     """Load both models, one after the other, and compare what they compute on old tokens."""
     dtype: torch.dtype = getattr(torch, base.dtype)
-    sequences = _old_sequences(base)
+    sequences = _old_sequences(base, plan)
     task = progress.start("checking the saved model", total=2, unit="models")
     before, _ = _hidden(base.folder, dtype, sequences)
     if not all(bool(torch.isfinite(states).all()) for states in before):

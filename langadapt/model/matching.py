@@ -15,10 +15,13 @@ VOCABULARY_MAP = "vocab_map.jsonl"
 def match(base: TokenTable, new: TokenTable, *, base_rows: int) -> TokenMatch:
     """Compare token by token, as (kind, bytes). Old tokens must have kept their ids; all other ids are new tokens.
 
-    DataError when the new tokenizer renumbers or lacks tokens of the base.
+    An id is also a new token's if the vocabulary map says that it took over that of the token the base has there.
+    DataError when the new tokenizer renumbers or lacks other tokens of the base.
     """
     told = _told(new.folder / VOCABULARY_MAP, base)
-    moved = [id for id in range(base.size) if base.kind_of(id) != "hole" and not _same(base, new, id)]
+    taken = {id for id, entry in told.items() if 0 <= id < base.size and entry.get("old_piece", "") == base.pieces[id]}
+    changed = [id for id in range(base.size) if base.kind_of(id) != "hole" and not _same(base, new, id)]
+    moved = [id for id in changed if id not in taken]
     if moved:
         raise DataError(
             f"`{new.folder}` does not extend the vocabulary of `{base.folder}`: {len(moved):,} of its {base.size:,} "
@@ -30,7 +33,7 @@ def match(base: TokenTable, new: TokenTable, *, base_rows: int) -> TokenMatch:
         kind = new.kind_of(id)
         if kind == "hole":
             continue
-        if id < base.size and base.kind_of(id) != "hole":
+        if id < base.size and base.kind_of(id) != "hole" and id not in taken:
             kept[id] = id
             continue
         entry = told.get(id, {})

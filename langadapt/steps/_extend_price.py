@@ -1,11 +1,12 @@
 """What extend-vocab will cost and bring, from sizes, a sample of the text, and measured rules."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes
-from langadapt.steps._vocabulary import lang_of, langs_of, many, one, size_of, texts
+from langadapt.steps._vocabulary import lang_of, langs_of, many, one, size_of, table_rows, texts
 
 if TYPE_CHECKING:
     from langadapt.steps.extend_vocab import Config
@@ -18,35 +19,68 @@ def estimate(config: "Config", inputs: Inputs) -> Estimate:
     """Price and predicted facts; what the base does to the text is measured on a sample where both are there."""
     from langadapt.vocab import predict
 
-    model, corpus, guards = one(inputs, "model"), one(inputs, "corpus"), many(inputs, "guard")
-    target = min(size_of(corpus), config.max_corpus_bytes)
+    model, guards = one(inputs, "model"), many(inputs, "guard")
+    corpora = (one(inputs, "corpus"), *many(inputs, "also"))
+    target = sum(min(size_of(corpus), config.max_corpus_bytes) for corpus in corpora)
     protected = sum(min(size_of(guard), config.max_guard_bytes) for guard in guards)
-    before = _sample(model, corpus) if model.exists and corpus.exists else predict.UNKNOWN_BASE
-    after = predict.adapted(before, config.size)
-    tokens = _base_tokens(model)
+    before = _sample(model, corpora[0]) if model.exists and corpora[0].exists else predict.UNKNOWN_BASE
+    expected = _tokens(config, model)
+    after = predict.adapted(before, expected.added)
     facts: dict[str, object] = {
-        "lang": config.lang or lang_of(corpus),
-        "family": "byte-bpe",
-        "added": config.size,
+        "lang": config.lang or lang_of(corpora[0]),
+        "family": expected.family,
+        "mode": config.mode,
+        "added": expected.added,
         "tokens_per_word": {"base": before.tokens_per_word, "adapted": after.tokens_per_word},
         "bytes_per_token": {"base": before.bytes_per_token, "adapted": after.bytes_per_token},
         "guarded_types_changed": 0,
         "unreachable": 0,
         "guard_langs": langs_of(guards),
     }
-    if tokens is not None:
-        facts |= {"old_tokens": tokens, "new_tokens": tokens + config.size}
+    if expected.old is not None:
+        facts |= {"old_tokens": expected.old, "new_tokens": expected.new}
     return Estimate(
-        seconds=predict.seconds(target, protected, config.size),
+        seconds=predict.seconds(target, protected, expected.added),
         memory_bytes=predict.memory_bytes(target, protected),
-        disk_bytes=predict.disk_bytes(tokens or 0, config.size),
+        disk_bytes=predict.disk_bytes(expected.old or 0, expected.added),
         facts=facts,
         rows=(
-            ("new tokens", f"{config.size:,}"),
+            ("new tokens", f"{expected.added:,}"),
             ("text", f"{show_bytes(target)} to learn from, {show_bytes(protected)} protected"),
             ("bytes per token", f"{before.bytes_per_token:.2f} -> about {after.bytes_per_token:.2f}"),
         ),
     )
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """Tokens that will be added, and ids before and after (None while the model does not exist)."""
+
+    family: str
+    added: int
+    old: int | None
+    new: int | None
+
+
+def _tokens(config: "Config", model: Input) -> _Expected:
+    if not model.exists:
+        old = int(model.facts["rows"]) if "rows" in model.facts else None
+        new = old + config.size if old is not None and config.mode == "append" else old
+        return _Expected("byte-bpe", config.size, old, new)
+    from langadapt.vocab import tokenizer_file
+    from langadapt.vocab.family import detect
+    from langadapt.vocab.reserved import in_reserve, named_in
+
+    base = tokenizer_file.read(model.path)
+    family, old = detect(base).name, base.next_id
+    if config.mode == "append":
+        return _Expected(family, config.size, old, old + config.size)
+    if config.mode == "same-size":
+        return _Expected(family, config.size, old, old)
+    rows = table_rows(model.path, base)
+    slots, _ = in_reserve(base, rows, named_in(model.path, base), pattern=config.reserved_pattern)
+    taken = [slot.id for slot in slots[: config.size]]
+    return _Expected(family, len(taken), old, max([old, *(number + 1 for number in taken)]))
 
 
 def _sample(model: Input, corpus: Input) -> "Rates":
@@ -58,11 +92,3 @@ def _sample(model: Input, corpus: Input) -> "Rates":
     if per_token is None:
         return predict.UNKNOWN_BASE
     return predict.Rates(tokens_per_word=metrics.tokens_per_word(tokenizer, sample), bytes_per_token=per_token)
-
-
-def _base_tokens(model: Input) -> int | None:
-    if not model.exists:
-        return int(model.facts["rows"]) if "rows" in model.facts else None
-    from langadapt.vocab import tokenizer_file
-
-    return tokenizer_file.read(model.path).next_id

@@ -61,19 +61,36 @@ def texts(corpus: Input, split: Literal["train", "held-out"], cap: int = MEASURE
     return list(read(corpus, split, cap))
 
 
-def count(base: "TokenizerFile", corpora: Sequence[Input], cap: int, task: str, out: Output) -> Mapping[str, int]:
-    """Words (as the tokenizer cuts them) of the train parts with their counts; `cap` bytes of each corpus."""
+def count(
+    base: "TokenizerFile", corpora: Sequence[Input], cap: int, task: str, out: Output, met: set[str] | None = None
+) -> Mapping[str, int]:
+    """Words (as the tokenizer cuts them) of the train parts with their counts; `cap` bytes of each corpus.
+
+    Strings of added tokens that stand in the texts go into `met`.
+    """
     from langadapt.vocab.words import WordCounter
 
     counter = WordCounter(base)
     for corpus in corpora:
         for text in out.progress.track(read(corpus, "train", cap), f"{task} of {corpus.given}", unit="documents"):
             counter.add(text)
+    if met is not None:
+        met |= counter.met
     return counter.counts
 
 
-def guard_of(base: "TokenizerFile", loaded: Any, guards: Sequence[Input], cap: int, out: Output) -> "Guard":
-    """The guard of corpora and of what is always guarded; `loaded` is the base as transformers loads it."""
+def guard_of(
+    base: "TokenizerFile",
+    loaded: Any,
+    guards: Sequence[Input],
+    cap: int,
+    out: Output,
+    met: set[str] | None = None,
+) -> "Guard":
+    """The guard of corpora and of what is always guarded; `loaded` is the base as transformers loads it.
+
+    For `met` see `count`.
+    """
     from langadapt.vocab.guard import Guard, always_guarded, with_variants
     from langadapt.vocab.loaded import chat_texts, template_sources
     from langadapt.vocab.words import count_words
@@ -81,7 +98,7 @@ def guard_of(base: "TokenizerFile", loaded: Any, guards: Sequence[Input], cap: i
     if not guards:
         out.progress.warn("no guard text: only markup, numbers and chat scaffolding keep their tokens for certain")
     words = set(count_words(base, always_guarded([*chat_texts(loaded), *template_sources(loaded)])))
-    words |= set(count(base, guards, cap, "counting protected words", out))
+    words |= set(count(base, guards, cap, "counting protected words", out, met))
     return Guard.of(base, with_variants(words, base.spelling))
 
 

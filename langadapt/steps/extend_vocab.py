@@ -1,7 +1,8 @@
 """Add tokens for a language to a tokenizer, without changing how protected text is tokenised."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,11 +14,9 @@ from langadapt.core.io import pretty_json, read_json_object, write_durably, writ
 from langadapt.core.languages import Lang
 from langadapt.core.types import Table
 from langadapt.core.units import Bytes, Count
+from langadapt.steps._extend_modes import by_language, scripts_of, slots_of, target_of
 from langadapt.steps._extend_price import estimate
-from langadapt.steps._vocabulary import LOADED_TEXTS, count, guard_of, lang_of, langs_of, many, one, table_rows, texts
-
-if TYPE_CHECKING:
-    from langadapt.vocab.family import Growth
+from langadapt.steps._vocabulary import LOADED_TEXTS, guard_of, lang_of, langs_of, many, one, table_rows, texts
 
 __all__ = ["KIND", "SCHEMA", "Config", "estimate", "run", "table"]
 
@@ -34,6 +33,10 @@ class Config(StepConfig):
     """Text of the target language, made by prepare."""
     guard: tuple[CorpusInput, ...] = ()
     """Text whose tokens must not change: every word in it keeps its exact ids."""
+    also: tuple[CorpusInput, ...] = ()
+    """Text of further target languages; new tokens are shared out among all."""
+    mode: Annotated[Literal["append", "reserved", "same-size"], Flag()] = "append"
+    """Where new tokens go: behind all others, into reserved and spare ids, or instead of the least used old tokens."""
     lang: Annotated[Lang | None, Flag()] = None
     """Target language; by default that of the corpus."""
     size: Annotated[Annotated[Count, Field(ge=1, le=1_000_000)], Flag("-n")] = 4000
@@ -44,8 +47,14 @@ class Config(StepConfig):
     """Longest new token."""
     split_digits: Literal["auto", "yes", "no"] = "auto"
     """Keep digits apart in new tokens; auto: if the base does."""
+    guard_rule: Literal["words", "script"] = "words"
+    """script: new tokens also hold a letter of the target's script, so all text without such letters keeps its ids."""
+    reserved_pattern: str | None = None
+    """Regular expression for more tokens that mode `reserved` may take, such as `<extra_id_[0-9]+>`."""
+    temperature: Annotated[float, Field(ge=1, le=100)] = 2.0
+    """With several target languages each counts (its bytes) to the power 1/temperature; 1 takes the text as it is."""
     max_corpus_bytes: Annotated[Bytes, Field(ge=1)] = 32_000_000
-    """Target text to learn from, at most: more of it changes few tokens."""
+    """Target text of each language to learn from, at most: more of it changes few tokens."""
     max_guard_bytes: Annotated[Bytes, Field(ge=1)] = 64_000_000
     """Text of each guard corpus to take words from, at most."""
 
@@ -53,74 +62,104 @@ class Config(StepConfig):
 def run(config: Config, out: Output) -> Artifact:
     """Learn, write, and check the extended tokenizer."""
     from langadapt.model.load import load_tokenizer
-    from langadapt.vocab import checks, loaded, metrics, tokenizer_file
-    from langadapt.vocab.family import Wish, detect, map_lines
+    from langadapt.vocab import checks, loaded, metrics, slots, tokenizer_file
+    from langadapt.vocab.family import Wish, detect
+    from langadapt.vocab.freeing import by_script
+    from langadapt.vocab.shares import in_units
 
-    model, corpus, guards = one(out.inputs, "model"), one(out.inputs, "corpus"), many(out.inputs, "guard")
+    model, guards = one(out.inputs, "model"), many(out.inputs, "guard")
+    corpora = (one(out.inputs, "corpus"), *many(out.inputs, "also"))
     base = tokenizer_file.read(model.path)
     family = detect(base)
     rows = table_rows(model.path, base)
     base_loaded = load_tokenizer(model.path)
     loaded.insist_on_the_file(base_loaded, base)
-    words = count(base, (corpus,), config.max_corpus_bytes, "counting words", out)
-    if not words:
-        raise DataError(f"`{corpus.given}` has no text to learn from")
-    guard = guard_of(base, base_loaded, guards, config.max_guard_bytes, out)
+    if config.mode != "append":
+        slots.insist_on_bpe(family, "new tokens take over ids")
+    scripts = scripts_of(config, corpora, guards, out)
+    if scripts:
+        slots.insist_on_bpe(family, "guard_rule `script` works")
+    met: set[str] = set()
+    target = target_of(base, corpora, config, met, out)
+    guard = guard_of(base, base_loaded, guards, config.max_guard_bytes, out, met)
+    free = slots_of(config, base, model.path, rows, guard, target, met, out)
 
     wish = Wish(
         size=config.size,
-        min_count=config.min_count,
+        min_count=config.min_count * target.unit,
         max_token_bytes=config.max_token_bytes,
         split_digits=config.split_digits,
+        scripts=scripts,
     )
-    growth = family.grow(words, guard, wish, out.progress)
-    _say_shortfall(config, corpus, growth, out)
-    tokenizer_file.write(base, growth.merges, model.path, out.folder)
+    grown = slots.grow_into(base, free, target.words, guard, wish, out.progress)
+    grown = replace(grown, growth=in_units(grown.growth, target.unit))
+    growth, start = grown.growth, grown.start
+    missing = config.size - len(growth.tokens)
+    _say_shortfall(config, corpora[0], len(growth.tokens), len(free or ()), out)
+    gone = tuple(grown.gone.values())
+    tokenizer_file.write(start, growth.merges, model.path, out.folder, gone=gone)
 
     new = tokenizer_file.read(out.folder)
-    held_out = texts(corpus, "held-out") or texts(corpus, "train")
-    outcomes = checks.file_checks(base, new, family, guard, words)
-    outcomes += loaded.loaded_checks(base_loaded, load_tokenizer(out.folder), new, held_out[:LOADED_TEXTS])
+    held_out = [texts(corpus, "held-out") or texts(corpus, "train") for corpus in corpora]
+    everything = [text for part in held_out for text in part]
+    ids = None if free is None else [slot.id for slot in grown.taken]
+    outcomes = checks.file_checks(base, new, grown.family, guard, target.words, start=start, ids=ids)
+    if scripts:
+        outcomes.append(checks.holds_script(start, new, grown.family, scripts))
+    loaded_new = load_tokenizer(out.folder)
+    outcomes += loaded.loaded_checks(base_loaded, loaded_new, new, everything[:LOADED_TEXTS], gone=gone)
     checks.insist(outcomes)
     guarded = [text for item in guards for text in texts(item, "held-out")]
-    measured = metrics.compare(base.tokenizer, new.tokenizer, held_out, guarded, base.spelling)
-    write_json_lines(out.folder / "vocab_map.jsonl", map_lines(growth, family.name, base.next_id, rows))
+    measured = metrics.compare(base.tokenizer, new.tokenizer, everything, guarded, base.spelling)
+    map_lines = slots.map_lines(
+        grown,
+        config.mode,
+        old_tokens=base.next_id,
+        old_rows=rows,
+        new_size=new.next_id,
+        old_splits=slots.splits(base, new, gone),
+    )
+    write_json_lines(out.folder / "vocab_map.jsonl", map_lines)
     record = {outcome.name: outcome.record() for outcome in outcomes}
     samples = measured.pop("samples")
-    notes = dict(growth.notes)
+    notes = dict(growth.notes) | {"asked": config.size, "missing": missing}
     write_durably(
         out.folder / "checks.json",
         pretty_json({"checks": record, "samples": samples, "learning": notes, "measured": measured}),
     )
-    return out.commit(
-        {
-            "lang": config.lang or lang_of(corpus),
-            "family": family.name,
-            "old_tokens": base.next_id,
-            "new_tokens": base.next_id + len(growth.tokens),
-            "old_rows": rows,
-            "added": len(growth.tokens),
-            "missing": notes["missing"],
-            "stepping_stones": notes["stepping_stones"],
-            "guarded_types": len(guard.words),
-            "guarded_types_changed": record["guarded_words_kept"]["broken"],
-            "unreachable": record["reachable"]["broken"],
-            "guard_langs": langs_of(guards),
-            **measured,
-        }
-    )
+    facts: dict[str, Any] = {
+        "lang": config.lang or lang_of(corpora[0]),
+        "family": family.name,
+        "mode": config.mode,
+        "old_tokens": base.next_id,
+        "new_tokens": new.next_id,
+        "old_rows": rows,
+        "added": len(growth.tokens),
+        "missing": missing,
+        "stepping_stones": notes["stepping_stones"],
+        "guarded_types": len(guard.words),
+        "guarded_types_changed": record["guarded_words_kept"]["broken"],
+        "unreachable": record["reachable"]["broken"],
+        "guard_langs": langs_of(guards),
+        "guard_scripts": sorted(scripts),
+        "given_up": len(gone),
+        "given_up_by_script": by_script(base, gone),
+        **measured,
+    }
+    if len(corpora) > 1:
+        facts["languages"] = by_language(base.tokenizer, new.tokenizer, corpora, target, held_out)
+    return out.commit(facts)
 
 
-def _say_shortfall(config: Config, corpus: Input, growth: "Growth", out: Output) -> None:
-    missing = growth.notes["missing"]
-    if not growth.tokens:
+def _say_shortfall(config: Config, corpus: Input, added: int, slots: int, out: Output) -> None:
+    if not added:
         raise DataError(
             f"`{corpus.given}` gives no new token that occurs {config.min_count} times",
             hint="give more text, or a lower count: -o min_count=2",
         )
-    if missing:
+    if added < (slots or config.size):
         out.progress.warn(
-            f"{len(growth.tokens):,} of {config.size:,} tokens: no more occur {config.min_count} times in the text"
+            f"{added:,} of {slots or config.size:,} tokens: no more occur {config.min_count} times in the text"
         )
 
 
@@ -134,13 +173,23 @@ def table(artifact: Artifact) -> Table:
         ("bytes per token", *_pair(sizes)),
     ]
     same = facts["held_out_lines_same_ids"]
+    for name, rates in facts.get("languages", {}).items():
+        rows.append((f"bytes per token, {name}", *_pair(rates["bytes_per_token"])))
     notes = [
         f"{facts['added']:,} tokens added, {facts['unreachable']} of them unreachable, "
         f"{facts['stepping_stones']:,} mostly steps to longer ones",
         f"{facts['guarded_types']:,} protected words, {facts['guarded_types_changed']} changed",
     ]
+    if facts["given_up"]:
+        scripts = ", ".join(f"{script} {count:,}" for script, count in facts["given_up_by_script"].items())
+        notes.append(f"{facts['given_up']:,} old tokens given up for them" + (f": {scripts}" if scripts else ""))
+    if facts["guard_scripts"]:
+        shown = " or ".join(script.capitalize() for script in facts["guard_scripts"])
+        notes.append(f"all text without {shown} letters keeps its ids")
     if same is not None:
         notes.append(f"{100 * same:.2f} % of {facts['held_out_lines']:,} unseen protected lines keep all their ids")
+    elif not facts["guard_scripts"]:
+        notes.append("unguarded: no guard text was given, so text of other languages may be cut in another way")
     if facts["unspaced_script"]:
         notes.append(f"no tokens per word: {facts['unspaced_script']} puts no spaces between words")
     samples = read_json_object(artifact.file("checks.json"))["samples"]

@@ -129,7 +129,8 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     added = _added(model, tokenizer)
     if "parameters" not in base or added is None:
         return Estimate(facts={"method": config.method})
-    rows = max(int(base["rows"]), _size(model.path, base) + added)
+    size = tokenizer.facts.get("new_tokens")
+    rows = max(int(base["rows"]), _size(model.path, base) + added if size is None else int(size))
     step = config.pad_to_multiple_of or 1
     rows = -(-rows // step) * step
     tables = 1 if base["tied"] else 2

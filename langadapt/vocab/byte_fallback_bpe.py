@@ -20,6 +20,7 @@ from langadapt.vocab.family import Refusal, Wish
 from langadapt.vocab.growing import BpeFamily, Letter, count_letters
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.rules import refused_option
+from langadapt.vocab.scripts import only_in
 from langadapt.vocab.tokenizer_file import TokenizerFile
 from langadapt.vocab.word_cuts import of_one_kind
 
@@ -56,7 +57,11 @@ class ByteFallbackBpe(BpeFamily):
         found = [
             (count, letter)
             for letter, count in count_letters(words).items()
-            if count >= wish.min_count and letter not in vocabulary and letter not in protected
+            if count >= wish.min_count
+            and letter not in vocabulary
+            and letter not in protected
+            and letter.encode() not in wish.never
+            and (not wish.scripts or only_in(letter.encode(), wish.scripts))
         ]
         chosen = sorted(found, key=lambda item: (-item[0], item[1]))[: wish.size]
         return tuple(Letter(letter, self._base.next_id + place, count) for place, (count, letter) in enumerate(chosen))

@@ -1,7 +1,7 @@
 """What must hold after a vocabulary was extended; each check compares the files as they were written."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from langadapt.core.errors import DataError
 from langadapt.core.rng import stream
 from langadapt.vocab.family import Family
 from langadapt.vocab.guard import Guard
+from langadapt.vocab.scripts import only_in
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 
 _SHOWN = 10
@@ -39,24 +40,43 @@ def insist(outcomes: Sequence[Outcome]) -> None:
 
 
 def file_checks(
-    base: TokenizerFile, new: TokenizerFile, family: Family, guard: Guard, words: Mapping[str, int]
+    base: TokenizerFile,
+    new: TokenizerFile,
+    family: Family,
+    guard: Guard,
+    words: Mapping[str, int],
+    *,
+    start: TokenizerFile | None = None,
+    ids: Sequence[int] | None = None,
 ) -> list[Outcome]:
-    """All checks that need the tokenizer files only."""
+    """All checks that need the tokenizer files only.
+
+    `start` is the base without the tokens that were given up, `ids` those that new tokens should have; without them
+    everything of the base must be there, and new ids follow the largest.
+    """
+    start = start or base
+    gone = base.pieces.keys() - start.pieces.keys()
     return [
-        ids_kept(base, new),
-        merges_kept(base, new),
-        sections_kept(base, new),
-        special_ids_added(base, new),
-        reachable(base, new),
+        ids_kept(base, new, gone, ids),
+        merges_kept(start, new),
+        sections_kept(start, new),
+        special_ids_added(start, new),
+        reachable(start, new),
         guarded_words_kept(base, new, guard),
-        only_joins(base, new, family, words),
-        same_round_trip(base, new, fuzz_texts(list(base.added))),
+        only_joins(start, new, family, words),
+        same_round_trip(base, new, fuzz_texts(list(start.added))),
     ]
 
 
-def ids_kept(base: TokenizerFile, new: TokenizerFile) -> Outcome:
-    """Every old piece keeps its id, no id has two pieces, and new ids follow the largest old one without a gap."""
-    before = base.tokenizer.get_vocab(with_added_tokens=True)
+def ids_kept(
+    base: TokenizerFile, new: TokenizerFile, gone: Collection[str] = (), ids: Sequence[int] | None = None
+) -> Outcome:
+    """Every old piece that is not `gone` keeps its id, no id has two pieces, and new tokens have just the given ids.
+
+    Without `ids` they must follow the largest old one without a gap.
+    """
+    whole = base.tokenizer.get_vocab(with_added_tokens=True)
+    before = {piece: number for piece, number in whole.items() if piece not in gone}
     after = new.tokenizer.get_vocab(with_added_tokens=True)
     broken = [
         f"`{piece}` {number} -> {after.get(piece)}" for piece, number in before.items() if after.get(piece) != number
@@ -66,9 +86,11 @@ def ids_kept(base: TokenizerFile, new: TokenizerFile) -> Outcome:
         for piece, number in before.items()
         if new.tokenizer.id_to_token(number) != piece
     ]
+    broken += [f"`{piece}` was given up and is there" for piece in gone if piece in after]
     fresh = sorted(number for piece, number in after.items() if piece not in before)
-    expected = list(range(base.next_id, base.next_id + len(fresh)))
-    if fresh != expected:
+    if ids is not None and fresh != sorted(ids):
+        broken.append(f"{len(fresh)} new tokens do not have the {len(ids)} ids that were given up for them")
+    if ids is None and fresh != list(range(base.next_id, base.next_id + len(fresh))):
         broken.append(f"new ids are not {base.next_id} to {base.next_id + len(fresh) - 1}")
     if len(set(after.values())) != len(after):
         broken.append("an id belongs to two pieces")
@@ -132,7 +154,7 @@ def reachable(base: TokenizerFile, new: TokenizerFile) -> Outcome:
     This is exact: if a token comes out anywhere in a word, nothing inside it depended on what is around it, so it
     comes out of its own bytes as well.
     """
-    fresh = sorted((number, piece) for piece, number in new.pieces.items() if number >= base.next_id)
+    fresh = sorted((number, piece) for piece, number in new.pieces.items() if piece not in base.pieces)
     model = new.model_stage(ignore_merges=False)
     cut = encode_all(model, [piece for _, piece in fresh])
     broken = [f"`{piece}` gives {ids}" for (number, piece), ids in zip(fresh, cut, strict=True) if ids != [number]]
@@ -171,6 +193,13 @@ def same_round_trip(base: TokenizerFile, new: TokenizerFile, texts: Sequence[str
     before, after = _round_trip(base), _round_trip(new)
     broken = tuple(f"{text[:40]!r}" for text in texts if before(text) != after(text))
     return Outcome("same_round_trip", len(texts), broken)
+
+
+def holds_script(base: TokenizerFile, new: TokenizerFile, family: Family, scripts: Collection[str]) -> Outcome:
+    """Each new token can stand only in text that has a letter of `scripts`: all other text keeps its ids."""
+    fresh = sorted(new.pieces.keys() - base.pieces.keys())
+    broken = tuple(f"`{piece}`" for piece in fresh if not only_in(family.content(piece), scripts))
+    return Outcome("holds_script", len(fresh), broken)
 
 
 class _Lengths(dict[int, int]):

@@ -14,12 +14,19 @@ from langadapt.vocab.tokenizer_file import Merge, TokenizerFile
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What the new tokens should be like."""
+    """What the new tokens should be like.
+
+    `ids` are the ids that they get, in order; None: those after the largest one. `never` are bytes that no new token
+    may stand for. With `scripts` every new token holds a letter of one of them, see scripts.py.
+    """
 
     size: int
     min_count: int = 10
     max_token_bytes: int = 32
     split_digits: Literal["auto", "yes", "no"] = "auto"
+    ids: tuple[int, ...] | None = None
+    never: frozenset[bytes] = frozenset()
+    scripts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,33 +44,6 @@ class Growth:
     learned: tuple[int, ...]
     stepping_stones: frozenset[int]
     notes: Mapping[str, int]
-
-
-def map_lines(growth: Growth, family: str, old_tokens: int, old_rows: int) -> list[dict[str, object]]:
-    """The lines of vocab_map.jsonl: a header, then one for each new token.
-
-    `count` is how often the text ends with the token, `learned_count` how often its two parts stood side by side
-    when it was made; a stepping stone has few of the one and many of the other.
-    """
-    header: dict[str, object] = {
-        "old_rows": old_rows,
-        "old_tokens": old_tokens,
-        "new_size": old_tokens + len(growth.tokens),
-        "family": family,
-    }
-    lines: list[dict[str, object]] = [
-        {
-            "id": token.id,
-            "piece": token.piece,
-            "hex": token.content.hex(),
-            "count": token.count,
-            "reason": token.reason,
-            "parts": [merge.left, merge.right] if merge.right else [merge.left],
-            "learned_count": learned,
-        }
-        for token, merge, learned in zip(growth.tokens, growth.merges, growth.learned, strict=True)
-    ]
-    return [header, *lines]
 
 
 class Family(Protocol):

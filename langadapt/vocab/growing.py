@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from langadapt.vocab.guard import Guard
 from langadapt.vocab.merging import Learned, PairLearner
 from langadapt.vocab.prune import grow_to
 from langadapt.vocab.rules import JoinRules, is_text, joins_digits
+from langadapt.vocab.scripts import only_in
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
 
 # Words cut at once: bounds the memory of the library's results (about 1 kB a word).
@@ -123,6 +124,8 @@ class BpeFamily:
                 and rules.allow(left_bytes, right_bytes)
                 and self.joinable(left_bytes + right_bytes)
                 and left_bytes + right_bytes not in whole
+                and left_bytes + right_bytes not in wish.never
+                and (not wish.scripts or only_in(left_bytes + right_bytes, wish.scripts))
             )
 
         return allowed
@@ -146,7 +149,10 @@ class BpeFamily:
         return {number: int(total) for number, total in zip(numbers, totals, strict=True)}
 
     def _merges_of(self, letters: Sequence[Letter], kept: Sequence[Learned]) -> list[Merge]:
-        """Letters, then merges, as the file spells them, with consecutive ids in learned order."""
+        """Letters, then merges, as the file spells them, with consecutive ids after the largest, in learned order.
+
+        Ids that are taken over are given last, in `_growth`: what is learned does not depend on them.
+        """
         pieces = self._pieces | {letter.id: letter.text for letter in letters}
         merges = [Merge(letter.text, "", letter.id) for letter in letters]
         for number, merge in enumerate(kept, self._base.next_id + len(letters)):
@@ -163,6 +169,8 @@ class BpeFamily:
         wish: Wish,
     ) -> Growth:
         merges = self._merges_of(letters, kept)
+        if wish.ids is not None:
+            merges = [replace(merge, id=number) for merge, number in zip(merges, wish.ids, strict=False)]
         ranks = {merge.id: rank for rank, merge in enumerate(learner.merges, 1)}
         numbers = [*(letter.id for letter in letters), *(merge.id for merge in kept)]
         tokens, stones = [], set()

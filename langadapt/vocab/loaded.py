@@ -1,7 +1,7 @@
 """Checks through transformers: what people load is what was written, with the same roles and the same chat."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,13 +72,21 @@ def insist_on_the_file(loaded: "PreTrainedTokenizerBase", file: TokenizerFile) -
 
 
 def loaded_checks(
-    base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", file: TokenizerFile, texts: Sequence[str]
+    base: "PreTrainedTokenizerBase",
+    new: "PreTrainedTokenizerBase",
+    file: TokenizerFile,
+    texts: Sequence[str],
+    *,
+    gone: Collection[str] = (),
 ) -> list[Outcome]:
-    """`base` and `new` as transformers loads them, `file` as it was written, `texts` of the target language."""
-    return [roles_kept(base, new), chat_kept(base, new), loads_as_written(new, file, texts)]
+    """`base` and `new` as transformers loads them, `file` as it was written, `texts` of the target language.
+
+    Tokens in `gone` were given up: the new tokenizer has them no more, not as special ones either.
+    """
+    return [roles_kept(base, new, gone), chat_kept(base, new), loads_as_written(new, file, texts)]
 
 
-def roles_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase") -> Outcome:
+def roles_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", gone: Collection[str] = ()) -> Outcome:
     """Begin, end, padding and the other roles have the tokens and ids that they had."""
     broken = []
     for role in _ROLES:
@@ -91,7 +99,8 @@ def roles_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase") 
         )
         if before != after:
             broken.append(f"{role}: {before} -> {after}")
-    before_all = dict(zip(base.all_special_tokens, base.all_special_ids, strict=True))
+    named = zip(base.all_special_tokens, base.all_special_ids, strict=True)
+    before_all = {token: number for token, number in named if token not in gone}
     after_all = dict(zip(new.all_special_tokens, new.all_special_ids, strict=True))
     if before_all != after_all:
         broken.append(f"special tokens: {before_all} -> {after_all}")

@@ -100,8 +100,8 @@ def compare(
     """
     lines = lines_of(guarded)
     return {
-        "tokens_per_word": _both(tokens_per_word, base, new, texts),
-        "bytes_per_token": _both(bytes_per_token, base, new, texts),
+        "tokens_per_word": both(tokens_per_word, base, new, texts),
+        "bytes_per_token": both(bytes_per_token, base, new, texts),
         "unspaced_script": unspaced_script(texts),
         "held_out_lines_same_ids": same_ids_share(base, new, lines),
         "held_out_lines": len(lines),
@@ -117,8 +117,9 @@ def lines_of(texts: Iterable[str]) -> list[str]:
     return [line for text in texts for line in text.splitlines() if line.strip()]
 
 
-def _both(
+def both(
     measure: Callable[[Any, Sequence[str]], float | None], base: Any, new: Any, texts: Sequence[str]
 ) -> dict[str, float | None]:
+    """A measure of both tokenizers, to four digits."""
     values = {"base": measure(base, texts), "adapted": measure(new, texts)}
     return {name: None if value is None else round(value, 4) for name, value in values.items()}

@@ -25,7 +25,7 @@ def adapted(before: Rates, size: int) -> Rates:
     1.63, 1.45. The rule gives 2.52, 1.90, 1.69: within 17 % of all of them.
     """
     words = before.tokens_per_word or _WORD_BYTES / before.bytes_per_token
-    after = min(words, 1 + 0.9 * (size / 4000) ** -0.38)
+    after = min(words, 1 + 0.9 * (size / 4000) ** -0.38) if size else words
     return Rates(
         tokens_per_word=None if before.tokens_per_word is None else round(after, 3),
         bytes_per_token=round(before.bytes_per_token * words / after, 3),

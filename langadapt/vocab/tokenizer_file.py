@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -136,6 +136,24 @@ class TokenizerFile:
         spec = self.spec | {"model": model}
         return str(Tokenizer.from_str(json.dumps(spec)).to_str(pretty=True))
 
+    def without(self, pieces: Collection[str]) -> "TokenizerFile":
+        """The same tokenizer without some tokens, added ones too, and without the merges that make them.
+
+        All other ids stay, so the missing ones are holes. Added tokens are named in the vocabulary, see `extended`.
+        """
+        if not pieces:
+            return self
+        gone = set(pieces)
+        vocab = dict(self.model["vocab"])
+        for content, number in self.added.items():
+            vocab.setdefault(content, number)
+        model = self.model | {
+            "vocab": {piece: number for piece, number in vocab.items() if piece not in gone},
+            "merges": [[left, right] for left, right in self.merges if left + right not in gone],
+        }
+        added = [token for token in self.spec.get("added_tokens") or [] if token["content"] not in gone]
+        return TokenizerFile(self.spec | {"model": model, "added_tokens": added}, self.place)
+
     def _grown_model(self, extra: Sequence[Merge]) -> dict[str, Any]:
         vocab = dict(self.model["vocab"]) | {merge.piece: merge.id for merge in extra}
         merges = [[left, right] for left, right in self.merges]
@@ -186,16 +204,38 @@ def read(folder: Path) -> TokenizerFile:
     return file
 
 
-def write(base: TokenizerFile, extra: Sequence[Merge], base_folder: Path, out: Path) -> None:
-    """Write a whole tokenizer folder: the extended tokenizer.json, and copies of its companions."""
+def write(
+    base: TokenizerFile, extra: Sequence[Merge], base_folder: Path, out: Path, *, gone: Collection[str] = ()
+) -> None:
+    """Write a whole tokenizer folder: the extended tokenizer.json, and its companions without `gone` tokens."""
     write_durably(out / NAME, base.extended(extra))
     for name in COMPANIONS:
-        if (base_folder / name).is_file():
-            shutil.copyfile(base_folder / name, out / name)
+        source = base_folder / name
+        if source.is_file() and gone and source.suffix == ".json":
+            write_durably(out / name, json.dumps(_without(read_json_object(source), set(gone)), indent=2) + "\n")
+        elif source.is_file():
+            shutil.copyfile(source, out / name)
     if (base_folder / TEMPLATE_FOLDER).is_dir():
         (out / TEMPLATE_FOLDER).mkdir()
         for path in sorted((base_folder / TEMPLATE_FOLDER).glob("*.jinja")):
             shutil.copyfile(path, out / TEMPLATE_FOLDER / path.name)
+
+
+def _without(value: Any, gone: set[str]) -> Any:
+    """Settings of a tokenizer without the lists' and tables' entries for tokens that are gone.
+
+    transformers would add such a token again, at the end, and the ids would disagree with the model's table.
+    """
+    if isinstance(value, dict):
+        kept = {key: item for key, item in value.items() if key not in gone and not _is_gone(item, gone)}
+        return {key: _without(item, gone) for key, item in kept.items()}
+    if isinstance(value, list):
+        return [_without(item, gone) for item in value if not _is_gone(item, gone) and item not in tuple(gone)]
+    return value
+
+
+def _is_gone(entry: Any, gone: set[str]) -> bool:
+    return isinstance(entry, dict) and entry.get("content") in gone
 
 
 def encode_all(tokenizer: Tokenizer, texts: Sequence[str], *, batch: int = 20_000) -> Iterable[list[int]]:

@@ -26,6 +26,8 @@ class WordCounter:
         self._inside = _not_at_the_start(base)
         self._cut = cutter(base)
         self.counts: Counter[str] = Counter()
+        self.met: set[str] = set()
+        """Strings of added tokens that stood in the texts."""
 
     def _sections(self, text: str) -> list[tuple[str, bool]]:
         """The text without the strings of added tokens; each part with: does it begin the text?"""
@@ -34,6 +36,7 @@ class WordCounter:
         found, start = [], 0
         for match in self._added.finditer(text):
             found.append((text[start : match.start()], start == 0))
+            self.met.add(match.group().strip())
             start = match.end()
         found.append((text[start:], start == 0))
         return [(part, first) for part, first in found if part]

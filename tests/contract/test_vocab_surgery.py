@@ -32,10 +32,24 @@ HUNGARIAN = (
 SPECIALS = ["<|start|>", "<|end|>"]
 
 
-def train(*, prefix=False, digits=False, after=False, ignore=False, strings=False, normaliser=False, style="") -> dict:
-    """tokenizer.json of a byte-level BPE trained on English, or of the SentencePiece kind; flags choose its layout."""
+def train(
+    *,
+    prefix=False,
+    digits=False,
+    after=False,
+    ignore=False,
+    strings=False,
+    normaliser=False,
+    style="",
+    text=ENGLISH,
+    more=0,
+) -> dict:
+    """tokenizer.json of a byte-level BPE trained on English, or of the SentencePiece kind; flags choose its layout.
+
+    `text` and `more` tokens make a larger one.
+    """
     if style:
-        return fallback_spec(style, ENGLISH.splitlines(keepends=True), specials=SPECIALS)
+        return fallback_spec(style, text.splitlines(keepends=True), size=420 + more, specials=SPECIALS)
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore))
     level = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     parts = [pre_tokenizers.Digits(individual_digits=True), level]
@@ -44,12 +58,12 @@ def train(*, prefix=False, digits=False, after=False, ignore=False, strings=Fals
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=340,
+        vocab_size=340 + more,
         show_progress=False,
         special_tokens=[] if after else SPECIALS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    tokenizer.train_from_iterator(ENGLISH.splitlines(), trainer)
+    tokenizer.train_from_iterator(text.splitlines(), trainer)
     if after:
         tokenizer.add_special_tokens(SPECIALS)
         tokenizer.add_tokens([AddedToken("<note>", normalized=False)])

@@ -1,0 +1,125 @@
+"""Ids that new tokens may take over, so that a table keeps its shape; and growing a vocabulary into them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from langadapt.core.errors import DataError
+from langadapt.core.progress import Progress
+from langadapt.vocab.family import Family, Growth, Wish, detect
+from langadapt.vocab.growing import BpeFamily
+from langadapt.vocab.guard import Guard
+from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An id to take over. `piece` is the token that has it now, None for a hole or a spare row of the table.
+
+    `uses` is about how often the target text needs that token.
+    """
+
+    id: int
+    piece: str | None = None
+    uses: int = 0
+
+
+@dataclass(frozen=True)
+class Grown:
+    """`start` is the base without the tokens of `taken`; `growth` goes on from there."""
+
+    start: TokenizerFile
+    family: Family
+    growth: Growth
+    taken: tuple[Slot, ...] = ()
+
+    @property
+    def gone(self) -> dict[int, str]:
+        """Tokens that were given up, by id."""
+        return {slot.id: slot.piece for slot in self.taken if slot.piece is not None}
+
+
+def grow_into(
+    base: TokenizerFile,
+    slots: Sequence[Slot] | None,
+    words: Mapping[str, int],
+    guard: Guard,
+    wish: Wish,
+    progress: Progress,
+) -> Grown:
+    """Learn new tokens that get the ids of `slots`, first come first; None appends them after the largest id.
+
+    A token is given up only if another one takes its id. When the text gives fewer than there are slots, it is all
+    learned again with fewer given up, because giving up a token changes how text is cut.
+    """
+    family = detect(base)
+    if slots is None:
+        return Grown(base, family, family.grow(words, guard, wish, progress))
+    insist_on_bpe(family, "new tokens take over ids")
+    taken = tuple(slots[: wish.size])
+    while True:
+        pieces = {slot.piece for slot in taken if slot.piece is not None}
+        start = base.without(pieces)
+        family = detect(start)
+        never = frozenset(family.content(piece) for piece in pieces if piece not in base.added)
+        asked = replace(wish, size=len(taken), ids=tuple(slot.id for slot in taken), never=never)
+        growth = family.grow(words, guard, asked, progress)
+        if len(growth.tokens) in (0, len(taken)):
+            return Grown(start, family, growth, taken)
+        taken = taken[: len(growth.tokens)]
+
+
+def insist_on_bpe(family: Family, what: str) -> None:
+    """DataError if a tokenizer is not of the kind that this was built and proved for."""
+    if not isinstance(family, BpeFamily):
+        raise DataError(
+            f"{what} in BPE tokenizers only, and this is {family.name}", hint="leave out `--mode` and `guard_rule`"
+        )
+
+
+def splits(base: TokenizerFile, new: TokenizerFile, pieces: Sequence[str]) -> dict[str, list[str]]:
+    """What `new` cuts each text into that was one token of `base`; for an added token, its string."""
+    stage = new.model_stage()
+    texts = [base.spelling.piece(piece.encode()) if piece in base.added else piece for piece in pieces]
+    cut = [[str(stage.id_to_token(number)) for number in ids] for ids in encode_all(stage, texts)]
+    return dict(zip(pieces, cut, strict=True))
+
+
+def map_lines(
+    grown: Grown,
+    mode: str,
+    *,
+    old_tokens: int,
+    old_rows: int,
+    new_size: int,
+    old_splits: Mapping[str, Sequence[str]],
+) -> list[dict[str, object]]:
+    """The lines of vocab_map.jsonl: a header, then one for each new token.
+
+    `count` is how often the text ends with the token, `learned_count` how often its two parts stood side by side
+    when it was made; a stepping stone has few of the one and many of the other. Where a token took over the id of
+    another, `old_piece` is that one, and `old_splits` what its text is cut into now (by `old_splits`).
+    """
+    growth, gone = grown.growth, grown.gone
+    header: dict[str, object] = {
+        "old_rows": old_rows,
+        "old_tokens": old_tokens,
+        "new_size": new_size,
+        "family": grown.family.name,
+    }
+    if mode != "append":
+        header["mode"] = mode
+    lines: list[dict[str, object]] = []
+    for token, merge, learned in zip(growth.tokens, growth.merges, growth.learned, strict=True):
+        line: dict[str, object] = {
+            "id": token.id,
+            "piece": token.piece,
+            "hex": token.content.hex(),
+            "count": token.count,
+            "reason": token.reason,
+            "parts": [merge.left, merge.right] if merge.right else [merge.left],
+            "learned_count": learned,
+        }
+        if token.id in gone:
+            line |= {"old_piece": gone[token.id], "old_splits": old_splits[gone[token.id]]}
+        lines.append(line)
+    return [header, *lines]
