@@ -212,11 +212,18 @@ def standard_input(config: type[StepConfig], settings: Settings) -> Iterator[Non
         return
     if len(places) > 1:
         raise ConfigError("`-` (stdin) is given twice; it can be read once")
-    with tempfile.TemporaryDirectory(prefix="langadapt-stdin-") as folder:
-        path = str(_copy_stdin(Path(folder), sys.stdin.buffer))
+    with stdin_as_file() as place:
+        path = str(place)
         value = settings.values[places[0]]
         settings.values[places[0]] = path if value == "-" else [path if item == "-" else item for item in value]
         yield
+
+
+@contextmanager
+def stdin_as_file() -> Iterator[Path]:
+    """What comes from stdin as a temporary file."""
+    with tempfile.TemporaryDirectory(prefix="langadapt-stdin-") as folder:
+        yield _copy_stdin(Path(folder), sys.stdin.buffer)
 
 
 def _copy_stdin(folder: Path, stream: BinaryIO) -> Path:

@@ -1,6 +1,7 @@
 """From what a person types (folder, .gguf file, hub id) to a model folder, and from the folder to a model in memory."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Everything a causal language model needs and nothing that can run.
 _WANTED = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "LICENSE*", "NOTICE*"]
+_TOKENIZER_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 _UNWANTED = ["*.bin", "*.pt", "*.pth", "*.py", "*/*"]
 
 
@@ -44,14 +46,31 @@ def resolve(given: str, progress: Progress | None = None) -> Path:
     return folder
 
 
-def _from_hub(name: str) -> Path:
+def resolve_tokenizer(given: str, progress: Progress | None = None) -> Path:
+    """The folder or tokenizer.json of a tokenizer; of a hub id only the tokenizer's files are fetched.
+
+    DataError if there is nothing. SafetyError if it brings its own code.
+    """
+    path = Path(given)
+    if path.is_file() and path.suffix.lower() != ".json":
+        return resolve(given, progress)
+    if not path.exists():
+        if partial_folder(path).is_dir() or not _HUB_ID.fullmatch(given):
+            raise DataError(f"`{given}` does not exist", hint="a tokenizer is a folder, a tokenizer.json or a hub id")
+        path = _from_hub(given, _TOKENIZER_FILES)
+    if path.is_dir():
+        refuse_code(path)
+    return path
+
+
+def _from_hub(name: str, wanted: Sequence[str] = _WANTED) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     offline = bool(constants.HF_HUB_OFFLINE)
     try:
         return Path(
-            snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, local_files_only=offline)
+            snapshot_download(name, allow_patterns=list(wanted), ignore_patterns=_UNWANTED, local_files_only=offline)
         )
     except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
         where = "nor a model in the local hub cache (HF_HUB_OFFLINE is set)" if offline else "nor a model on the hub"
@@ -65,6 +84,12 @@ def check_safe(folder: Path) -> None:
     """Refuse what could run code: pickle-only weights (SafetyError), `auto_map` (SafetyError); no config: DataError."""
     if not (folder / "config.json").is_file():
         raise DataError(f"`{folder}` is not a model folder: it has no config.json")
+    refuse_code(folder)
+    refuse_pickles(folder)
+
+
+def refuse_code(folder: Path) -> None:
+    """SafetyError if a config of the folder asks for code that came with it (`auto_map`)."""
     for name in ("config.json", "tokenizer_config.json"):
         path = folder / name
         if path.is_file() and read_json_object(path).get("auto_map"):
@@ -72,7 +97,6 @@ def check_safe(folder: Path) -> None:
                 f"`{path}` asks for code that came with the model (`auto_map`); langadapt does not run it",
                 hint="use a model whose architecture is part of transformers",
             )
-    refuse_pickles(folder)
 
 
 def load_model(folder: Path, *, dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
@@ -106,9 +130,9 @@ def load_model(folder: Path, *, dtype: "torch.dtype | None" = None) -> "PreTrain
     return loaded
 
 
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """Load the fast tokenizer of a local folder. DataError if there is none."""
-    if not (folder / "tokenizer.json").is_file():
+def load_tokenizer(folder: Path, *, needs_file: bool = True) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a local folder. DataError if there is none; with `needs_file`, if it has no fast form."""
+    if needs_file and not (folder / "tokenizer.json").is_file():
         raise DataError(f"`{folder}` has no tokenizer.json", hint="save the model together with its fast tokenizer")
     quiet_transformers()
     from transformers import AutoTokenizer
@@ -119,4 +143,23 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         )
     except (ValueError, KeyError, OSError) as error:
         raise DataError(f"transformers cannot load the tokenizer of `{folder}`: {error}") from error
+    return tokenizer
+
+
+def load_any_tokenizer(place: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a folder in any layout that transformers reads, or of a lone tokenizer.json."""
+    file = place if place.is_file() else place / "tokenizer.json"
+    if file.is_file():
+        read_json_object(file)  # the library's own error for a broken file is of no class
+    if place.is_dir() and any((place / name).is_file() for name in ("config.json", "tokenizer_config.json")):
+        return load_tokenizer(place, needs_file=False)
+    if not file.is_file():
+        raise DataError(f"`{place}` holds no tokenizer", hint="a tokenizer is a folder, a tokenizer.json or a hub id")
+    quiet_transformers()
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_file=str(file))
+    except (ValueError, KeyError, OSError) as error:
+        raise DataError(f"transformers cannot load `{file}`: {error}") from error
     return tokenizer

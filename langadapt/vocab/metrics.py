@@ -22,9 +22,20 @@ _UNSPACED_SHARE = 0.3
 _SAMPLES = 8
 
 
-def _raw(tokenizer: Any) -> Any:
-    # a transformers tokenizer holds the one of the tokenizers library
-    return getattr(tokenizer, "backend_tokenizer", tokenizer)
+def raw_tokenizer(tokenizer: Any) -> Any:
+    """The tokenizer of the tokenizers library that a transformers tokenizer holds (or the one that is given).
+
+    A file may ask for truncation or padding, which would be counted as if the text had it: both are switched off.
+    DataError for a tokenizer written in Python.
+    """
+    raw = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(raw, "encode_batch"):
+        raise DataError(f"{type(tokenizer).__name__} has no fast form, which counting needs")
+    if raw.truncation is not None:
+        raw.no_truncation()
+    if raw.padding is not None:
+        raw.no_padding()
+    return raw
 
 
 def unspaced_script(texts: Iterable[str]) -> str | None:
@@ -45,7 +56,7 @@ def unspaced_script(texts: Iterable[str]) -> str | None:
 
 def token_count(tokenizer: Any, texts: Sequence[str]) -> int:
     """Tokens of all texts, each encoded whole, no special tokens added."""
-    return sum(len(ids) for ids in encode_all(_raw(tokenizer), texts, batch=1000))
+    return sum(len(ids) for ids in encode_all(raw_tokenizer(tokenizer), texts, batch=1000))
 
 
 def tokens_per_word(tokenizer: Any, texts: Sequence[str]) -> float | None:
@@ -67,7 +78,7 @@ def bytes_per_token(tokenizer: Any, texts: Sequence[str]) -> float | None:
 
 def same_ids_share(base: Any, new: Any, lines: Sequence[str]) -> float | None:
     """Share of lines that both tokenizers turn into exactly the same ids; None for no lines."""
-    pairs = zip(encode_all(_raw(base), lines), encode_all(_raw(new), lines), strict=True)
+    pairs = zip(encode_all(raw_tokenizer(base), lines), encode_all(raw_tokenizer(new), lines), strict=True)
     same = sum(before == after for before, after in pairs)
     return same / len(lines) if lines else None
 
@@ -76,7 +87,7 @@ def show_split(tokenizer: Any, text: str, spelling: Spelling | None = None) -> s
     """The text with a bar between tokens; a character that is cut inside shows as `·`, one for each part."""
     spelling = spelling or ByteLevel()
     shown = []
-    for piece in _raw(tokenizer).encode(text, add_special_tokens=False).tokens:
+    for piece in raw_tokenizer(tokenizer).encode(text, add_special_tokens=False).tokens:
         try:
             content = spelling.content(piece)
         except DataError:  # an added token, which stands for itself

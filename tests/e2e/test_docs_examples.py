@@ -122,8 +122,8 @@ def test_the_readme_workspace_runs(tmp_path: Path, tiny: Path) -> None:
     assert state.returncode == 0 and '"done"' in state.stdout
 
 
-@pytest.mark.parametrize("text", commands(ROOT / "docs" / "try.md"))
-def test_the_examples_of_try_run(
+@pytest.mark.parametrize("text", [text for name in ("try", "tokenizer") for text in commands(ROOT / f"docs/{name}.md")])
+def test_the_examples_of_try_and_tokenizer_run(
     text: str,
     tmp_path: Path,
     tiny: Path,
@@ -133,15 +133,16 @@ def test_the_examples_of_try_run(
 ) -> None:
     from langadapt.cli.app import main
 
-    for name, place in (("BASE", tiny), ("ADAPTED", tiny_untied)):
+    for name, place in (("BASE", tiny), ("ADAPTED", tiny_untied), ("NEW", tiny_untied)):
         (tmp_path / name).symlink_to(place)
-    (tmp_path / "prompts.txt").write_text("egy\nkettő\n", encoding="utf-8")
+    for name in ("prompts.txt", "hu.txt"):
+        (tmp_path / name).write_text("egy\nkettő\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     words, _, given = text.partition(" < ")
     if given:
         monkeypatch.setattr(sys, "stdin", (tmp_path / given).open(encoding="utf-8"))
     with pytest.raises(SystemExit) as left:
-        main(shlex.split(words)[1:])
+        main(shlex.split(words.partition(" | ")[0])[1:])
     captured = capsys.readouterr()
     assert left.value.code in (0, None), captured.err
-    assert "ADAPTED" in captured.out
+    assert captured.out.strip()

@@ -1,0 +1,104 @@
+"""`tokenizer`: tables, lines and objects of its four actions, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.fixtures.extended import extended_tokenizer
+from tests.fixtures.families import family_tokenizer
+
+
+@pytest.fixture()
+def here(tmp_path: Path, tiny: Path) -> Path:
+    (tmp_path / "base").symlink_to(tiny)
+    extended_tokenizer(tiny, tmp_path / "new")
+    (tmp_path / "hu.txt").write_text("száz szemét\nmúlt ősz\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_stats(call: Run, here: Path) -> None:
+    done = call("tokenizer", "stats", "base", "new", "--text", "hu.txt")
+    assert done.code == 0, done.err
+    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in done.out.splitlines()}
+    found = json.loads(call("tokenizer", "stats", "base", "new", "--text", "hu.txt", "--json").out)
+    base, new = found["tokenizers"]
+    assert rows["tokens"] == [str(base["tokens"]), str(new["tokens"])] and base["tokens"] > new["tokens"]
+    assert rows["tokens per word"] == [f"{item['tokens'] / 4:.4f}" for item in (base, new)]
+    assert (found["schema"], new["tokenizer"]) == ("langadapt/tokenizer-stats/1", "new")
+    piped = call("tokenizer", "stats", "base", "new", "--text", "-", stdin=(here / "hu.txt").read_bytes())
+    assert piped.out == done.out, "stdin is a text like any other"
+
+
+def test_compare(call: Run, here: Path) -> None:
+    found = json.loads(call("tokenizer", "compare", "base", "new", "--text", "hu.txt", "--json").out)
+    assert found["lines_same_ids"] == 0.0
+    words = {word["word"]: word for word in found["changed_words"]}
+    assert set(words) == {"száz", "múlt", "ősz"} and words["száz"]["tokens"][0] > words["száz"]["tokens"][1]
+    assert words["múlt"]["pieces"][0].count("|") > words["múlt"]["pieces"][1].count("|")
+    shown = call("tokenizer", "compare", "base", "new", "--text", "hu.txt", "--table").out
+    assert "words that changed most" in shown and "lines with the same ids" in shown
+
+
+def test_encode_and_decode(call: Run, here: Path) -> None:
+    text = "Jó  [bold]\\ \U0001f642\ttab\nend "
+    for name in ("base", "new"):
+        done = call("tokenizer", "encode", name, "--", text)
+        assert done.code == 0, done.err
+        ids = [line.split("\t")[0] for line in done.out.splitlines()]
+        assert {len(line.split("\t")) for line in done.out.splitlines()} == {3}
+        assert call("tokenizer", "decode", name, *ids).out == text + "\n"
+        assert call("tokenizer", "decode", name, "-", stdin=",".join(ids).encode()).out == text + "\n"
+    found = json.loads(call("tokenizer", "encode", "base", "-", "--json", stdin=b"az\n").out)
+    assert [token["text"] for token in found["tokens"]] == ["a", "z"]
+
+
+def test_hostile_ids_do_nothing_to_a_terminal(call: Run, here: Path) -> None:
+    found = json.loads(call("tokenizer", "encode", "base", "--json", "--", "\x1b[2J\x07\x9b").out)
+    ids = [str(token["id"]) for token in found["tokens"]]
+    assert call("tokenizer", "decode", "base", *ids, "--table").out == "\\x1b[2J\\x07\\x9b\n"
+    shown = call("tokenizer", "encode", "base", "--table", "--", "\x1b[2J\x07\x9b").out
+    assert "\x1b" not in shown and "\x9b" not in shown
+
+
+def test_special_tokens_around_a_text(call: Run, tmp_path: Path) -> None:
+    family_tokenizer(tmp_path / "g", "llama")
+    plain, special = (
+        json.loads(call("tokenizer", "encode", "g", "az", "--json", *more).out)["tokens"]
+        for more in ((), ("--special",))
+    )
+    assert special[0]["piece"] == "<bos>" and special[1:] == plain
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "arguments"),
+    [
+        (2, "did you mean `langadapt tokenizer stats`", ("stat", "base", "--text", "hu.txt")),
+        (2, "needs --text", ("stats", "base")),
+        (2, "takes no --text", ("encode", "base", "x", "--text", "hu.txt")),
+        (2, "takes two tokenizers", ("compare", "base", "--text", "hu.txt")),
+        (2, "one text", ("encode", "base")),
+        (2, "takes a tokenizer and ids", ("decode", "base")),
+        (2, "`1.5` is not an id", ("decode", "base", "1.5")),
+        (2, "is not an id", ("decode", "base", "9" * 5000)),
+        (2, "`x` is not an amount", ("stats", "base", "--text", "hu.txt", "--max-bytes", "x")),
+        (3, "no token has the id 99999", ("decode", "base", "99999")),
+        (3, "`./none` does not exist", ("stats", "./none", "--text", "hu.txt")),
+        (3, "`none.txt` does not exist", ("stats", "base", "--text", "none.txt")),
+        (3, "there is no text", ("stats", "base", "--text", "empty.txt")),
+        (3, "holds no tokenizer", ("encode", "nothing", "x")),
+        (3, "broken", ("encode", "broken", "x")),
+        (6, "auto_map", ("encode", "evil", "x")),
+    ],
+)  # fmt: skip
+def test_what_is_refused(call: Run, here: Path, code: int, words: str, arguments: tuple[str, ...]) -> None:
+    for name in ("nothing", "evil", "broken"):
+        (here / name).mkdir()
+    (here / "empty.txt").write_text("\n")
+    (here / "evil" / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.Evil", null]}}')
+    (here / "broken" / "tokenizer.json").write_text('{"model": {"type": "Nothing"}}')
+    (here / "broken" / "tokenizer_config.json").write_text("{}")
+    done = call("tokenizer", *arguments)
+    assert (done.code, done.out) == (code, ""), done.err
+    assert words in done.err and "internal error" not in done.err
