@@ -12,7 +12,7 @@ except PackageNotFoundError:
 def __getattr__(name: str) -> Any:
     """`langadapt.extend_vocab(out=..., model=..., ...)`: bound on first use, so that importing langadapt is fast.
 
-    Beside the verbs: `try_models(models, prompts, Manner(...))`.
+    Beside the verbs: `try_models(models, prompts, Manner(...))`, `diagnose(models, lang=..., text=...)`.
     """
     from langadapt.core import registry
 
@@ -20,6 +20,10 @@ def __getattr__(name: str) -> Any:
         from langadapt.steps import try_models
 
         return getattr(try_models, name)
+    if name == "diagnose":
+        from langadapt.steps.diagnose import diagnose
+
+        return diagnose
     public = name.replace("_", "-")
     if name.startswith("_") or public not in registry.verb_names():
         raise AttributeError(f"module `langadapt` has no attribute `{name}`")

@@ -1,0 +1,263 @@
+"""Is a model worth adapting to a language, and how? Looks at models and text, writes nothing.
+
+This is no verb: there is nothing to keep. `langadapt diagnose` prints it, `langadapt.diagnose(...)` returns it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.languages import normalise
+from langadapt.core.progress import Listener, Progress, ignore
+from langadapt.core.units import parse_seconds, show_bytes
+from langadapt.steps.diagnosis import Diagnosis, Subject, conclude, facts_of
+
+if TYPE_CHECKING:
+    from langadapt.evaluate.first_look import Look
+    from langadapt.train.outlook import Outlook
+    from langadapt.vocab.advice import Facts
+    from langadapt.vocab.inspect import Cost
+
+# Most seconds for the passages of one model, target and source together.
+SCORE_SECONDS = 120.0
+
+
+def diagnose(
+    models: str | Path | Sequence[str | Path],
+    *,
+    lang: str,
+    text: str | Path,
+    parallel: str | Path | None = None,
+    source: str = "en",
+    source_text: str | Path | None = None,
+    budget: str | int | None = None,
+    score: bool = True,
+    listener: Listener = ignore,
+) -> Diagnosis:
+    """Measure every model on the text, and say what to do, why, and with which commands.
+
+    `models`: folders, .gguf files or hub ids; `text`: a file, a folder or a corpus artifact; `parallel`: lines
+    `source<TAB>target`; `budget`: time for training, `8h` or seconds. `score=False` leaves the weights alone.
+    """
+    progress = Progress(listener)
+    given = [str(item) for item in ([models] if isinstance(models, str | Path) else models)]
+    if not given:
+        raise ConfigError("diagnose needs a model", hint="name a folder, a .gguf file or a hub id")
+    if len(set(given)) < len(given):
+        raise ConfigError("one model is given twice")
+    lang, source = normalise(lang), normalise(source)
+    if lang == source:
+        raise ConfigError(
+            f"target and source are both `{lang}`", hint="name the language that the model knows: --source CODE"
+        )
+    seconds = _seconds(budget)
+    folders = [_folder(name, progress) for name in given]
+    subject = _subject(lang, source, Path(text), source_text, parallel, seconds, progress)
+    entries = [_tokenizer(name, folder, subject, progress) for name, folder in zip(given, folders, strict=True)]
+    if score:
+        for entry, folder in zip(entries, folders, strict=True):
+            _score(entry, folder, subject, progress)
+        _common(entries)
+    facts = [facts_of(entry, subject) for entry in entries]
+    for entry, fact in zip(entries, facts, strict=True):
+        _outlook(entry, fact, subject)
+    facts = [facts_of(entry, subject) for entry in entries]
+    return conclude(entries, facts, subject)
+
+
+def _seconds(budget: str | int | None) -> float | None:
+    try:
+        value = parse_seconds(budget)
+    except ValueError as error:
+        raise ConfigError(f"budget: {error}") from error
+    if isinstance(value, int | float) and value <= 0:
+        raise ConfigError(f"the budget is {value:g} s; it should be above 0")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _folder(given: str, progress: Progress) -> Path:
+    from langadapt.model.load import resolve
+
+    folder = resolve(given, progress)
+    if not folder.is_dir():
+        raise DataError(f"`{given}` does not exist", hint="a model is a folder, a .gguf file or a hub id")
+    return folder
+
+
+def _subject(
+    lang: str,
+    source: str,
+    text: Path,
+    source_text: str | Path | None,
+    parallel: str | Path | None,
+    seconds: float | None,
+    progress: Progress,
+) -> Subject:
+    from langadapt.corpus.langid import Detector, find_model
+    from langadapt.corpus.parallel import read_pairs
+    from langadapt.corpus.survey import check_language, mark_problem, survey
+
+    pairs = read_pairs(Path(parallel), source, lang) if parallel is not None else []
+    target = survey(text, lang, progress)
+    protected = survey(Path(source_text), source, progress) if source_text is not None else None
+    detector = find_model(None)
+    for found, code, place in ((target, lang, text), (protected, source, source_text)):
+        if found is None:
+            continue
+        judge = Detector(detector, code) if detector is not None else None
+        for problem in (check_language(found.texts, code, judge, str(place)), mark_problem(found, code)):
+            if problem:
+                progress.warn(f"`{place}`: {problem}")
+    return Subject(lang, source, text, Path(source_text) if source_text else None, target, protected, pairs, seconds)
+
+
+def _tokenizer(name: str, folder: Path, subject: Subject, progress: Progress) -> dict[str, Any]:
+    """What needs no weights: the tokenizer on the texts, the letters, and the rows of the table."""
+    from langadapt.model.facts import model_facts
+    from langadapt.model.load import load_tokenizer
+    from langadapt.model.rows import unused_rows
+    from langadapt.model.spelling import family_of
+    from langadapt.vocab import inspect, tokenizer_file
+    from langadapt.vocab.family import detect
+    from langadapt.vocab.metrics import token_count, unspaced_script
+
+    progress.note(f"looking at the tokenizer of {name}")
+    tokenizer, file = load_tokenizer(folder), tokenizer_file.read(folder)
+    entry: dict[str, Any] = {"model": name, "folder": str(folder), **model_facts(folder)}
+    entry["vocabulary"] = len(tokenizer)
+    entry["family"] = family_of(file.spec)
+    try:
+        detect(file)
+        entry["refusal"] = None
+    except DataError as error:
+        entry["refusal"] = error.message.removeprefix("this tokenizer cannot be extended: ")
+    for role, found in (("target", subject.target), ("source", subject.protected)):
+        entry[role] = None
+        if found is not None:
+            cost = inspect.measure(tokenizer, found.texts)
+            entry[role] = _figures(cost, len(tokenizer), unspaced_script(found.texts))
+    entry["parity"] = None
+    if subject.pairs:
+        before = token_count(tokenizer, [pair[0] for pair in subject.pairs])
+        entry["parity"] = round(token_count(tokenizer, [pair[1] for pair in subject.pairs]) / max(before, 1), 4)
+    tokens = inspect.token_bytes(tokenizer)
+    letters = inspect.alphabet(subject.target.letters)
+    entry["letters"] = asdict(inspect.letters_without_token(letters, tokens, inspect.can_spell(tokenizer)))
+    entry["script"] = inspect.main_script(subject.target.letters)
+    entry["tokens_in_script"] = inspect.tokens_in_script(tokens, entry["script"])
+    rows = unused_rows(folder)
+    entry["unused_rows"] = None if rows is None else asdict(rows)
+    return entry
+
+
+def _figures(cost: "Cost", vocabulary: int, unspaced: str | None) -> dict[str, Any]:
+    from langadapt.vocab.inspect import renyi_efficiency
+
+    if cost.tokens == 0:
+        raise DataError("the tokenizer makes no tokens of the text", hint="is it the tokenizer of this model?")
+    words = None if unspaced or not cost.words else cost.words
+    renyi = renyi_efficiency(cost.counts.values(), vocabulary)
+    figures = {
+        "tokens_per_word": None if words is None else cost.tokens / words,
+        "bytes_per_token": cost.bytes / cost.tokens,
+        "continued_words_share": None if words is None else cost.continued / words,
+        "pieces_share": cost.pieces / cost.tokens,
+        "unknown_share": cost.unknown / cost.tokens,
+        "hidden_bytes_share": cost.hidden_bytes / cost.bytes,
+        "changed_bytes_share": cost.changed_bytes / cost.bytes,
+        "renyi_efficiency": renyi,
+    }
+    rounded: dict[str, Any] = {key: None if value is None else round(value, 4) for key, value in figures.items()}
+    return rounded | {"unspaced_script": unspaced, "sample_bytes": cost.bytes}
+
+
+def _score(entry: dict[str, Any], folder: Path, subject: Subject, progress: Progress) -> None:
+    """Bits per byte of target and source passages, unless the weights do not fit into memory."""
+    from langadapt.evaluate.first_look import PASSAGE_BYTES, TOTAL_BYTES, look
+    from langadapt.mixture.passages import passages
+    from langadapt.model.compute import resolve_compute
+    from langadapt.model.load import load_tokenizer
+    from langadapt.train.faster import free_memory
+    from langadapt.train.machine import choose_device
+
+    device = choose_device("auto")
+    needed, free = 5 * int(entry["parameters"]), free_memory(device)
+    if needed > free:
+        entry["not_scored"] = f"needs {show_bytes(needed)} of memory, {show_bytes(free)} are free"
+        progress.warn(f"{entry['model']} is not scored: {entry['not_scored']}")
+        return
+    texts = {}
+    for role, found in (("target", subject.target), ("source", subject.protected)):
+        if found is not None:
+            chosen = passages(found.sample, TOTAL_BYTES, PASSAGE_BYTES)
+            texts[role] = [(passage.id, passage.text) for passage in chosen]
+    entry["looks"] = look(
+        folder,
+        load_tokenizer(folder),
+        texts,
+        separator_from="source" if "source" in texts else "target",
+        compute=resolve_compute("auto"),
+        device=device,
+        seconds=SCORE_SECONDS,
+        progress=progress,
+        name=Path(entry["model"]).name,
+    )
+
+
+def _common(entries: list[dict[str, Any]]) -> None:
+    """Turn scores into figures over the passages that all models had time for."""
+    for role in ("target", "source"):
+        looks: list[tuple[dict[str, Any], Look]] = [
+            (entry, entry["looks"][role]) for entry in entries if role in entry.get("looks", {})
+        ]
+        count = min((len(found.scores) for _, found in looks), default=0)
+        for entry, found in looks:
+            bits, error = found.bits(count), found.error(count)
+            if bits != bits:
+                raise DataError(f"`{entry['model']}` gives NaN on ordinary text: its weights are damaged")
+            entry.setdefault("scores", {})[role] = {
+                "bits_per_byte": round(bits, 4),
+                "standard_error": round(error, 4) if error < float("inf") else None,
+                "passages": count,
+                "bytes": sum(score.bytes for score in found.scores[:count]),
+                "guessing": round(_guessing(entry, role), 4),
+                "prefix": found.prefix,
+                "seconds": round(found.seconds, 1),
+            }
+            if role == "target":
+                entry["passages"] = [
+                    {"bits": round(score.nll / math.log(2), 3), "bytes": score.bytes} for score in found.scores[:count]
+                ]
+    for entry in entries:
+        entry.pop("looks", None)
+
+
+def _guessing(entry: dict[str, Any], role: str) -> float:
+    """Bits per byte of a uniform guess over the vocabulary."""
+    return math.log2(entry["vocabulary"]) / float(entry[role]["bytes_per_token"])
+
+
+def _outlook(entry: dict[str, Any], facts: "Facts", subject: Subject) -> None:
+    """What training would take with the vocabulary that is advised."""
+    from langadapt.model.compute import resolve_compute
+    from langadapt.train.machine import choose_device
+    from langadapt.train.outlook import look_ahead
+    from langadapt.vocab.advice import appended
+
+    entry["outlook"] = entry["outlook_problem"] = None
+    size = appended(facts)
+    saving = size.saving if size is not None else 0.0
+    tokens = round(subject.target.bytes / facts.bytes_per_token * (1 - saving))
+    ahead = partial(look_ahead, entry, target_tokens=tokens, new_rows=size.tokens if size is not None else 0)
+    try:
+        outlook: Outlook = ahead(
+            budget_seconds=subject.budget_seconds, compute=resolve_compute("auto"), device=choose_device("auto")
+        )
+    except (DataError, ConfigError) as error:
+        entry["outlook_problem"] = error.message
+        return
+    entry["outlook"] = asdict(outlook) | {"new_tokens": size.tokens if size is not None else 0, "saving": saving}

@@ -1,0 +1,151 @@
+"""What follows from a diagnosis: facts for the rules, advice, and the commands that carry it out."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from langadapt.core.units import show_bytes
+
+if TYPE_CHECKING:
+    from langadapt.corpus.survey import Survey
+    from langadapt.vocab.advice import Advice, Candidate, Facts
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found, as plain values for `--json`; `advice` and `commands` are for people as well."""
+
+    lang: str
+    source: str
+    text: dict[str, Any]
+    models: tuple[dict[str, Any], ...]
+    advice: tuple[dict[str, str], ...]
+    commands: tuple[str, ...]
+
+    def data(self) -> dict[str, Any]:
+        """One object for --json."""
+        return {"schema": "langadapt/diagnose/1"} | {
+            key: list(value) if isinstance(value, tuple) else value for key, value in self.__dict__.items()
+        }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The texts that all models are looked at with."""
+
+    lang: str
+    source: str
+    place: Path
+    source_place: Path | None
+    target: "Survey"
+    protected: "Survey | None"
+    pairs: list[tuple[str, str]]
+    budget_seconds: float | None
+
+
+def facts_of(entry: dict[str, Any], subject: Subject) -> "Facts":
+    """What the rules look at, from what was measured of one model."""
+    from langadapt.vocab.advice import Facts
+
+    target, source = entry["target"], entry["source"] or {}
+    scored = entry.get("scores", {}).get("target", {})
+    outlook = entry.get("outlook") or {}
+    return Facts(
+        model=entry["model"],
+        lang=subject.lang,
+        vocabulary=entry["vocabulary"],
+        bytes_per_token=target["bytes_per_token"],
+        text_bytes=subject.target.bytes,
+        tokens_per_word=target["tokens_per_word"],
+        source_tokens_per_word=source.get("tokens_per_word"),
+        parity=entry["parity"],
+        hidden_share=target["hidden_bytes_share"],
+        unspellable=tuple(entry["letters"]["unspellable"]),
+        in_pieces=tuple(entry["letters"]["in_pieces"]),
+        adds_letters=entry["family"] == "byte-fallback-bpe",
+        tokens_in_script=entry["tokens_in_script"],
+        refusal=entry["refusal"],
+        bits=scored.get("bits_per_byte"),
+        guessing_bits=scored.get("guessing"),
+        training_tokens=outlook.get("tokens"),
+        source=subject.source if subject.protected is not None else None,
+    )
+
+
+def conclude(entries: list[dict[str, Any]], facts: list["Facts"], subject: Subject) -> Diagnosis:
+    """Choose among the models, advise on each, and name the commands for the chosen one."""
+    from langadapt.vocab.advice import advise_base, advise_vocabulary, advise_worth
+
+    candidates = [_candidate(entry, fact) for entry, fact in zip(entries, facts, strict=True)]
+    order: list[Advice] = advise_base(candidates)
+    chosen = next((fact for fact in facts for item in order if item.verdict == f"start from {fact.model}"), facts[0])
+    lines: list[dict[str, str]] = [asdict(item) | {"model": ""} for item in order]
+    for fact in facts:
+        lines += [asdict(item) | {"model": fact.model} for item in (advise_worth(fact), *advise_vocabulary(fact))]
+    entry = next(item for item in entries if item["model"] == chosen.model)
+    text = {
+        "bytes": subject.target.bytes,
+        "bytes_known": subject.target.known,
+        "documents": subject.target.documents,
+        "marked_letters_share": round(subject.target.marked_share, 4),
+        "lines_without_marks": subject.target.bare_lines,
+        "lines_without_marks_by_chance": subject.target.chance_lines,
+        "source_bytes": subject.protected.bytes if subject.protected is not None else None,
+        "pairs": len(subject.pairs),
+    }
+    commands = next_commands(entry, chosen, subject.place, subject.source_place)
+    return Diagnosis(subject.lang, subject.source, text, tuple(entries), tuple(lines), commands)
+
+
+def _candidate(entry: dict[str, Any], facts: "Facts") -> "Candidate":
+    from langadapt.vocab.advice import Candidate
+
+    scores, outlook = entry.get("scores", {}), entry["outlook"]
+    usable = None
+    if facts.unspellable and not facts.adds_letters:
+        usable = "its tokenizer cannot write letters of the language"
+    elif outlook is not None and outlook["strategy"] is None:
+        usable = f"training it takes {show_bytes(outlook['memory_bytes'])} of memory"
+    target = scores.get("target", {})
+    return Candidate(
+        model=entry["model"],
+        bits=target.get("bits_per_byte"),
+        passages=tuple((item["bits"], item["bytes"]) for item in entry.get("passages", ())),
+        usable=usable,
+        seconds_a_pass=outlook["seconds"] / outlook["epochs"] if outlook is not None else None,
+        epochs=outlook["epochs"] if outlook is not None else None,
+        source_bits=scores.get("source", {}).get("bits_per_byte"),
+    )
+
+
+def next_commands(entry: dict[str, Any], facts: "Facts", text: Path, source_text: Path | None) -> tuple[str, ...]:
+    """The chain that carries the advice out, word for word."""
+    from langadapt.core.artifact import is_artifact
+    from langadapt.vocab.advice import appended, extend_command
+
+    lang, source = facts.lang, facts.source
+    model = quote(facts.model)
+    places = {}
+    lines = []
+    for code, place in ((lang, text), (source, source_text)):
+        if code is None or place is None:
+            continue
+        places[code] = quote(str(place)) if is_artifact(place) else f"data/{code}"
+        if not is_artifact(place):
+            lines.append(f"langadapt prepare {quote(str(place))} --lang {code} --out {places[code]}")
+    size, start = appended(facts), model
+    if size is not None:
+        lines.append(extend_command(facts, size, places))
+        start = "work/init"
+        lines.append(f"langadapt init-embeddings {model} work/tokenizer --out {start}")
+    replay = f" {source}={places[source]} --replay {source}=0.2" if source in places else ""
+    lines.append(f"langadapt mix {start} {lang}={places[lang]}{replay} --out work/data")
+    outlook = entry["outlook"] or {}
+    strategy = outlook.get("strategy") or "embeddings"
+    flags = f" --strategy {strategy}" if strategy != "full" else ""
+    flags += f" --tokens {outlook['tokens']}" if outlook else ""
+    lines.append(f"langadapt cpt {start} work/data --lang {lang}{flags} --out work/adapted")
+    sets = f"--set target={places[lang]}" + (f" --set source={places[source]}" if source in places else "")
+    lines.append(f"langadapt evaluate {model} work/adapted {sets} --out work/scores")
+    return tuple(lines)
