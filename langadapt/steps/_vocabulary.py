@@ -91,13 +91,14 @@ def guard_of(
 
     For `met` see `count`.
     """
+    from langadapt.vocab.gguf_probe import PROBE
     from langadapt.vocab.guard import Guard, always_guarded, with_variants
     from langadapt.vocab.loaded import chat_texts, template_sources
     from langadapt.vocab.words import count_words
 
     if not guards:
         out.progress.warn("no guard text: only markup, numbers and chat scaffolding keep their tokens for certain")
-    words = set(count_words(base, always_guarded([*chat_texts(loaded), *template_sources(loaded)])))
+    words = set(count_words(base, always_guarded([*chat_texts(loaded), *template_sources(loaded), PROBE])))
     words |= set(count(base, guards, cap, "counting protected words", out, met))
     return Guard.of(base, with_variants(words, base.spelling))
 

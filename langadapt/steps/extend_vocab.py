@@ -65,6 +65,7 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.vocab import checks, loaded, metrics, slots, tokenizer_file
     from langadapt.vocab.family import Wish, detect
     from langadapt.vocab.freeing import by_script
+    from langadapt.vocab.gguf_probe import probe_hash
     from langadapt.vocab.shares import in_units
 
     model, guards = one(out.inputs, "model"), many(out.inputs, "guard")
@@ -109,6 +110,12 @@ def run(config: Config, out: Output) -> Artifact:
     loaded_new = load_tokenizer(out.folder)
     outcomes += loaded.loaded_checks(base_loaded, loaded_new, new, everything[:LOADED_TEXTS], gone=gone)
     checks.insist(outcomes)
+    probe = {"base": probe_hash(base_loaded), "adapted": probe_hash(loaded_new)}
+    if probe["base"] != probe["adapted"]:
+        out.progress.warn(
+            "llama.cpp will not recognise this tokenizer by its probe text: a GGUF export must carry the name of the "
+            "base's pre-tokenizer"
+        )
     guarded = [text for item in guards for text in texts(item, "held-out")]
     measured = metrics.compare(base.tokenizer, new.tokenizer, everything, guarded, base.spelling)
     map_lines = slots.map_lines(
@@ -125,7 +132,9 @@ def run(config: Config, out: Output) -> Artifact:
     notes = dict(growth.notes) | {"asked": config.size, "missing": missing}
     write_durably(
         out.folder / "checks.json",
-        pretty_json({"checks": record, "samples": samples, "learning": notes, "measured": measured}),
+        pretty_json(
+            {"checks": record, "gguf_probe": probe, "samples": samples, "learning": notes, "measured": measured}
+        ),
     )
     facts: dict[str, Any] = {
         "lang": config.lang or lang_of(corpora[0]),
@@ -142,6 +151,7 @@ def run(config: Config, out: Output) -> Artifact:
         "unreachable": record["reachable"]["broken"],
         "guard_langs": langs_of(guards),
         "guard_scripts": sorted(scripts),
+        "gguf_probe_kept": probe["base"] == probe["adapted"],
         "given_up": len(gone),
         "given_up_by_script": by_script(base, gone),
         **measured,

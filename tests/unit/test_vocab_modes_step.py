@@ -189,6 +189,28 @@ def test_a_script_of_its_own_is_offered_and_used(place: Path):
         extend(place, "latin", guard_rule="script")
 
 
+def test_the_text_by_which_llama_cpp_knows_a_tokenizer_keeps_its_ids(place: Path):
+    # target text made of that text's own words: each pair in them is frequent, and none may be joined
+    from langadapt.vocab.gguf_probe import PROBE
+
+    words = ["нещо", "на", "Български", "multiple", "emojis", "concatenated", "កាន់តែពិសេសអាច"]
+    text = "".join(f"{LINES[n % 4]} {' '.join(words)} {n}\n" for n in range(60))
+    (place / "probe.txt").write_text(text, encoding="utf-8")
+    langadapt.prepare(
+        out=place / "probe",
+        text=[place / "probe.txt"],
+        lang="hu",
+        documents="line",
+        near_duplicates="off",
+        min_lang_probability=0.0,
+    )
+    artifact, notes = extend(place, "probed", corpus=place / "probe", guard=[], min_count=5)
+    hashes = json.loads(artifact.file("checks.json").read_text())["gguf_probe"]
+    assert artifact.facts["gguf_probe_kept"] is True and hashes["base"] == hashes["adapted"]
+    assert len(hashes["base"]) == 64 and not any("llama.cpp" in note for note in notes)
+    assert set(words) <= set(PROBE.replace("(", "").replace(")", "").replace("😁", "").split())
+
+
 def test_no_guard_is_called_unguarded(place: Path):
     artifact, _ = extend(place, "unguarded", guard=[])
     assert any(note.startswith("unguarded") for note in verbs.load("extend-vocab").table(artifact).notes)
