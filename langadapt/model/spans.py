@@ -37,16 +37,19 @@ class PieceReader:
 
     byte_level: bool
     added: dict[str, bytes]
+    inside_mark: str = ""
 
     @classmethod
     def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "PieceReader":
-        """Read from the decoder of the tokenizer whether pieces use the byte-level alphabet or `▁` and `<0xNN>`."""
+        """Read from the tokenizer how it writes pieces: byte alphabet, `▁` and `<0xNN>`, or `##` inside words."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         text = backend.to_str() if backend is not None else "{}"
         state = json.loads(text)
         kinds = json.dumps([state.get("decoder"), state.get("pre_tokenizer")])
         added = {token.content: token.content.encode() for token in tokenizer.added_tokens_decoder.values()}
-        return cls('"ByteLevel"' in kinds, added)
+        model = state.get("model") or {}
+        mark = model.get("continuing_subword_prefix") if model.get("type") == "WordPiece" else ""
+        return cls('"ByteLevel"' in kinds, added, mark or "")
 
     def read(self, piece: str) -> bytes:
         """Bytes of one piece; best effort for pieces outside the alphabet (the caller compares with the text)."""
@@ -54,6 +57,8 @@ class PieceReader:
             return self.added[piece]
         if self.byte_level:
             return b"".join(_from_alphabet(letter) for letter in piece)
+        if self.inside_mark:
+            return piece.removeprefix(self.inside_mark).encode()
         match = _BYTE_PIECE.fullmatch(piece)
         return bytes([int(match[1], 16)]) if match else piece.replace("▁", " ").encode()
 

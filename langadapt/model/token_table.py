@@ -7,18 +7,16 @@ for a space and two characters for one accented letter, other families write som
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object
+from langadapt.model.bare_model import BareModel, bare_model, vocabulary_of
 from langadapt.model.spelling import Spelling, byte_piece, family_of, spelling_of
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-SUPPORTED = ("byte-bpe", "byte-fallback-bpe")
+SUPPORTED = ("byte-bpe", "byte-fallback-bpe", "unigram", "wordpiece")
 # Gemma's file has 33 MB, the largest known to us 41 MB.
 MAX_TOKENIZER_BYTES = 256 * 1024 * 1024
 
@@ -36,7 +34,7 @@ class TokenTable:
     pieces: tuple[str | None, ...] = field(repr=False)
     kinds: "np.ndarray[Any, np.dtype[np.uint8]]" = field(repr=False)
     _spelling: Spelling = field(repr=False)
-    _model: "Tokenizer" = field(repr=False)
+    _model: BareModel = field(repr=False)
 
     @classmethod
     def from_folder(cls, path: Path) -> "TokenTable":
@@ -49,10 +47,11 @@ class TokenTable:
         if family not in SUPPORTED:
             raise DataError(
                 f"`{file}`: {family} tokenizers are not supported yet",
-                hint=f"supported are {' and '.join(SUPPORTED)}: GPT-2, Llama 3, Qwen, SmolLM; Gemma, Llama 2, Mistral",
+                hint=f"supported are {', '.join(SUPPORTED)}: GPT-2, Llama 3, Qwen, SmolLM; Gemma, Llama 2, Mistral; "
+                "XLM-R, T5; BERT",
             )
         spelling = spelling_of(content)
-        return cls(path, family, *_tokens_by_id(content, file, spelling), spelling, _bare_model(content, file))
+        return cls(path, family, *_tokens_by_id(content, file, spelling), spelling, bare_model(content, file))
 
     @property
     def size(self) -> int:
@@ -80,7 +79,10 @@ class TokenTable:
         return _KINDS[int(self.kinds[id])]
 
     def bytes_of(self, id: int) -> bytes:
-        """The bytes a token stands for; they need not be whole UTF-8 characters."""
+        """The bytes a token stands for; they need not be whole UTF-8 characters.
+
+        A WordPiece token that begins a word stands for a space and its text: `on` and `##on` are ` on` and `on`.
+        """
         piece = self.piece(id)
         return self._spelling.content(piece) if self.kinds[id] == _TEXT else piece.encode()
 
@@ -95,11 +97,12 @@ class TokenTable:
         ids: list[int] = []
         for part, is_text in [(content, True)] if self.family == "byte-bpe" else _parts(content):
             if is_text:
-                ids += self._model.encode(self._spelling.piece(part), add_special_tokens=False).ids
+                ids += self._model.ids(part, self._spelling)
             else:
-                ids += [id for byte in part if (id := self._model.token_to_id(byte_piece(byte))) is not None]
-        # a BPE without unknown token leaves out what it does not know and says nothing
-        return ids if b"".join(self.bytes_of(id) for id in ids) == content else []
+                ids += [id for byte in part if (id := self._model.id_of(byte_piece(byte))) is not None]
+        # a BPE without unknown token leaves out what it does not know and says nothing; the others give a special one
+        fits = all(self.kinds[id] == _TEXT for id in ids) and b"".join(self.bytes_of(id) for id in ids) == content
+        return ids if fits else []
 
 
 def _parts(content: bytes) -> list[tuple[bytes, bool]]:
@@ -113,10 +116,7 @@ def _tokens_by_id(
     content: dict[str, Any], file: Path, spelling: Spelling
 ) -> tuple[tuple[str | None, ...], "np.ndarray[Any, np.dtype[np.uint8]]"]:
     found: dict[int, tuple[str, int]] = {}
-    vocabulary = content["model"].get("vocab")
-    if not isinstance(vocabulary, dict) or not vocabulary:
-        raise DataError(f"`{file}` has no vocabulary")
-    for piece, id in vocabulary.items():
+    for piece, id in vocabulary_of(content, file):
         if type(id) is not int or id < 0:
             raise DataError(f"`{file}`: the id of `{piece}` is {id!r}, not a number from 0 upwards")
         if id in found:
@@ -137,21 +137,3 @@ def _tokens_by_id(
         if kind == _TEXT:
             spelling.content(piece)
     return tuple(pieces), kinds
-
-
-def _bare_model(content: dict[str, Any], file: Path) -> "Tokenizer":
-    """The model stage alone, after checking what tokenizers would report with a bare Exception.
-
-    `ignore_merges` stays off: with it a token that stands in the vocabulary by string would spell itself.
-    """
-    from tokenizers import Tokenizer
-    from tokenizers.models import BPE
-
-    vocabulary = content["model"]["vocab"]
-    merges = []
-    for entry in content["model"].get("merges") or ():
-        pair = tuple(entry.split(" ")) if isinstance(entry, str) else tuple(entry)
-        if len(pair) != 2 or not {pair[0], pair[1], pair[0] + pair[1]} <= vocabulary.keys():
-            raise DataError(f"`{file}`: the merge {entry!r} does not join two tokens of the vocabulary into a third")
-        merges.append(pair)
-    return Tokenizer(BPE(vocab=vocabulary, merges=merges, byte_fallback=bool(content["model"].get("byte_fallback"))))

@@ -62,7 +62,7 @@ class Config(StepConfig):
 def run(config: Config, out: Output) -> Artifact:
     """Learn, write, and check the extended tokenizer."""
     from langadapt.model.load import load_tokenizer
-    from langadapt.vocab import checks, loaded, metrics, slots, tokenizer_file
+    from langadapt.vocab import checks, loaded, losses, metrics, slots, tokenizer_file
     from langadapt.vocab.family import Wish, detect
     from langadapt.vocab.freeing import by_script
     from langadapt.vocab.gguf_probe import probe_hash
@@ -103,6 +103,8 @@ def run(config: Config, out: Output) -> Artifact:
     new = tokenizer_file.read(out.folder)
     held_out = [texts(corpus, "held-out") or texts(corpus, "train") for corpus in corpora]
     everything = [text for part in held_out for text in part]
+    for remark in losses.remarks(base, model.path, everything):
+        out.progress.warn(remark)
     ids = None if free is None else [slot.id for slot in grown.taken]
     outcomes = checks.file_checks(base, new, grown.family, guard, target.words, start=start, ids=ids)
     if scripts:

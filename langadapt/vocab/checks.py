@@ -1,4 +1,7 @@
-"""What must hold after a vocabulary was extended; each check compares the files as they were written."""
+"""What must hold after a vocabulary was extended; each check compares the files as they were written.
+
+What holds for one kind of model only is asked of the family: BPE's own are here, those of the others in their files.
+"""
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -58,13 +61,11 @@ def file_checks(
     gone = base.pieces.keys() - start.pieces.keys()
     return [
         ids_kept(base, new, gone, ids),
-        merges_kept(start, new),
         sections_kept(start, new),
         special_ids_added(start, new),
-        reachable(start, new),
         guarded_words_kept(base, new, guard),
-        only_joins(start, new, family, words),
         same_round_trip(base, new, fuzz_texts(list(start.added))),
+        *family.checks(new, words),
     ]
 
 
@@ -136,7 +137,8 @@ def _as_written(file: TokenizerFile) -> dict[str, Any]:
 def special_ids_added(base: TokenizerFile, new: TokenizerFile) -> Outcome:
     """The post-processor adds the same ids around a text, and added tokens are recognised in it with their ids."""
     texts = ["", "a", *base.added, *(f"a{content}a" for content in base.added)]
-    added = set(base.added.values())
+    # a character of the text may be unknown to the base only
+    added = set(base.added.values()) - {base.unknown}
     broken = []
     for text in texts:
         # the letter itself may have become part of a new token, with the space that some tokenizers put before a text
@@ -189,10 +191,14 @@ def only_joins(base: TokenizerFile, new: TokenizerFile, family: Family, words: M
 
 
 def same_round_trip(base: TokenizerFile, new: TokenizerFile, texts: Sequence[str]) -> Outcome:
-    """decode(encode(text)) gives what the base gives (which need not be the text: a base may lack bytes)."""
+    """decode(encode(text)) gives what the base gives (which need not be the text: a base may lack bytes).
+
+    Texts with a character that is unknown to the base are left out: the new tokenizer may well know it.
+    """
     before, after = _round_trip(base), _round_trip(new)
-    broken = tuple(f"{text[:40]!r}" for text in texts if before(text) != after(text))
-    return Outcome("same_round_trip", len(texts), broken)
+    readable = [text for text in texts if base.unknown not in base.tokenizer.encode(text, add_special_tokens=False).ids]
+    broken = tuple(f"{text[:40]!r}" for text in readable if before(text) != after(text))
+    return Outcome("same_round_trip", len(readable), broken)
 
 
 def holds_script(base: TokenizerFile, new: TokenizerFile, family: Family, scripts: Collection[str]) -> Outcome:

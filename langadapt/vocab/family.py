@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from langadapt.core import registry
 from langadapt.core.errors import DataError
@@ -10,6 +10,9 @@ from langadapt.core.progress import Progress
 from langadapt.core.types import NewToken
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile
+
+if TYPE_CHECKING:
+    from langadapt.vocab.checks import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class Wish:
 class Growth:
     """What a family learned: `merges[i]` makes `tokens[i]`; `learned[i]` is how often that pair stood there then.
 
-    A character that the vocabulary lacked is a merge without a right half.
+    A character that the vocabulary lacked, or any token of a family without merges, is one without a right half.
 
     `stepping_stones` are ids that the text ends with fewer than `min_count` times, kept because others are built
     of them. `notes` are counts of what was left out, by reason.
@@ -56,6 +59,9 @@ class Family(Protocol):
 
     def grow(self, words: Mapping[str, int], guard: Guard, wish: Wish, progress: Progress) -> Growth:
         """New tokens for words with counts, none of which changes a guarded word."""
+
+    def checks(self, new: TokenizerFile, words: Mapping[str, int]) -> "list[Outcome]":
+        """What must hold for this kind of model in the written file; one outcome is `reachable`."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def detect(base: TokenizerFile) -> Family:
     raise DataError(
         f"this tokenizer cannot be extended: {_reason(refusals)}",
         where=base.place,
-        hint=f"supported families: {', '.join(names)} (GPT-2, Llama 3, Qwen, SmolLM; Gemma, Llama 2, Mistral); "
+        hint=f"supported families: {', '.join(names)} (GPT-2, Llama 3, Qwen, SmolLM; Gemma, Llama 2, Mistral; BERT); "
         "`langadapt cpt` trains a model with the vocabulary that it has",
     )
 

@@ -9,11 +9,12 @@ import numpy as np
 from langadapt.core.progress import Progress
 from langadapt.core.types import NewToken
 from langadapt.model.spelling import Spelling, spelling_of
+from langadapt.vocab.checks import Outcome, merges_kept, only_joins, reachable
 from langadapt.vocab.family import Growth, Wish
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.merging import Learned, PairLearner
 from langadapt.vocab.prune import grow_to
-from langadapt.vocab.rules import JoinRules, is_text, joins_digits
+from langadapt.vocab.rules import JoinRules, is_text, keeps_digits_apart
 from langadapt.vocab.scripts import only_in
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
 
@@ -55,9 +56,7 @@ class BpeFamily:
         """
         cutter = self._base.tokenizer.pre_tokenizer
         pieces = [piece for piece, _ in cutter.pre_tokenize_str("12 x34")] if cutter else ["12"]
-        if not any(joins_digits(self.content(piece)) for piece in pieces):
-            return True
-        return not any(joins_digits(content) for content in self._contents.values())
+        return keeps_digits_apart([self.content(piece) for piece in pieces], self._contents.values())
 
     def grow(self, words: Mapping[str, int], guard: Guard, wish: Wish, progress: Progress) -> Growth:
         """Learn new tokens from words with counts, none of which changes a guarded word."""
@@ -84,6 +83,11 @@ class BpeFamily:
         )
         task.finish()
         return self._growth(letters, kept, uses, learner, wish)
+
+    def checks(self, new: TokenizerFile, words: Mapping[str, int]) -> list[Outcome]:
+        """Merges are those of the base and one for each token; tokens only ever join, and merges alone make them."""
+        base = self._base
+        return [merges_kept(base, new), reachable(base, new), only_joins(base, new, self, words)]
 
     def new_letters(self, words: Mapping[str, int], guard: Guard, wish: Wish) -> tuple[Letter, ...]:
         """Characters of the words that get a token of their own before merges are learned."""

@@ -26,7 +26,7 @@ def with_variants(words: Iterable[str], spelling: Spelling | None = None) -> set
             continue
         if text.isalpha():
             for form in {text, text.lower(), text.capitalize()}:
-                found.update((spelling.piece(form.encode()), spelling.piece(b" " + form.encode())))
+                found.update(spelling.piece(start + form.encode()) for start in spelling.word_starts)
     return found
 
 
@@ -37,7 +37,10 @@ class Guard:
     Why this is a proof: new merges come after all old ones, so a protected word is first cut exactly as before. A new
     merge could only act on two neighbours of that cut, every such pair is in `pairs`, and no pair in it is ever
     merged. With `ignore_merges` a word that the vocabulary holds is emitted whole, so no new token may be a
-    protected word: those are `whole`.
+    protected word: those are `whole`. Families without merges have arguments of their own, see their files.
+
+    A word that the base cannot read (it becomes the unknown token) is not protected: keeping it unreadable would
+    forbid the very characters that the vocabulary lacks.
     """
 
     pairs: frozenset[tuple[int, int]]
@@ -47,14 +50,18 @@ class Guard:
     @classmethod
     def of(cls, base: TokenizerFile, words: Iterable[str]) -> "Guard":
         """Guard these pre-tokens (printable form)."""
-        types = tuple(sorted(set(words)))
+        types = sorted(set(words))
         pairs: set[tuple[int, int]] = set()
         whole: set[str] = set()
+        readable = []
         for word, ids in zip(types, encode_all(base.model_stage(), types), strict=True):
+            if base.unknown in ids:
+                continue
+            readable.append(word)
             pairs.update(itertools.pairwise(ids))
             if base.ignore_merges and len(ids) > 1:
                 whole.add(word)
-        return cls(frozenset(pairs), frozenset(whole), types)
+        return cls(frozenset(pairs), frozenset(whole), tuple(readable))
 
 
 # Longer runs than this (indentation, rulers) are rare, and a run of n holds the pairs of every longer one's start.

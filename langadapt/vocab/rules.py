@@ -2,7 +2,7 @@
 
 import codecs
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ def joins_digits(content: bytes) -> bool:
     """Do two decimal digits of any script stand side by side in it?"""
     letters = content.decode("utf-8", "replace")
     return any(one.isdecimal() and two.isdecimal() for one, two in itertools.pairwise(letters))
+
+
+def keeps_digits_apart(probe: Iterable[bytes], contents: Iterable[bytes]) -> bool:
+    """Does no pre-token of a probe with digits hold two of them side by side, or else no token of the vocabulary?"""
+    return not any(map(joins_digits, probe)) or not any(map(joins_digits, contents))
 
 
 @dataclass(frozen=True)

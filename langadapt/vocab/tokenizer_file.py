@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object, write_durably
-from langadapt.model.spelling import Spelling, spelling_of
+from langadapt.model.spelling import Spelling, family_of, spelling_of
 
 NAME = "tokenizer.json"
 # Everything else that makes up a tokenizer folder and stays true after tokens were added. The slow forms
@@ -32,12 +32,14 @@ TEMPLATE_FOLDER = "additional_chat_templates"
 class Merge:
     """One new token: `left` and `right` are the pieces that join, `id` the number of the result.
 
-    With an empty `right` it is a character that the vocabulary lacked: a token that no merge makes.
+    With an empty `right` no merge makes it: a character that the vocabulary lacked, or any token of a model without
+    merges. `score` is there in Unigram models only.
     """
 
     left: str
     right: str
     id: int
+    score: float | None = None
 
     @property
     def piece(self) -> str:
@@ -69,9 +71,23 @@ class TokenizerFile:
         return {token["content"]: token["id"] for token in self.spec.get("added_tokens") or []}
 
     @cached_property
+    def vocab(self) -> dict[str, int]:
+        """Tokens of the model -> id. (A Unigram model stores a list of pieces with scores; the id is the place.)"""
+        section = self.model["vocab"]
+        return dict(section) if isinstance(section, dict) else {entry[0]: id for id, entry in enumerate(section)}
+
+    @cached_property
+    def unknown(self) -> int | None:
+        """Id of the token for what a Unigram or WordPiece model cannot spell; None for BPE, which spells bytes."""
+        kind = family_of(self.spec)
+        if kind == "wordpiece":
+            return self.vocab.get(self.model.get("unk_token") or "")
+        return self.model.get("unk_id") if kind == "unigram" else None
+
+    @cached_property
     def pieces(self) -> dict[str, int]:
         """Every token of the model and every added one -> id."""
-        return dict(self.model["vocab"]) | self.added
+        return self.vocab | self.added
 
     @cached_property
     def merges(self) -> list[tuple[str, str]]:
@@ -130,9 +146,10 @@ class TokenizerFile:
         (Llama 3 is laid out like this), so they would move as soon as it grows: they are named in it too.
         """
         model = self._grown_model(extra)
-        for content, number in self.added.items():
-            model["vocab"].setdefault(content, number)
-        model["vocab"] = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
+        if isinstance(model["vocab"], dict):
+            for content, number in self.added.items():
+                model["vocab"].setdefault(content, number)
+            model["vocab"] = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
         spec = self.spec | {"model": model}
         return str(Tokenizer.from_str(json.dumps(spec)).to_str(pretty=True))
 
@@ -155,10 +172,25 @@ class TokenizerFile:
         return TokenizerFile(self.spec | {"model": model, "added_tokens": added}, self.place)
 
     def _grown_model(self, extra: Sequence[Merge]) -> dict[str, Any]:
+        if not isinstance(self.model["vocab"], dict):
+            return self.model | {"vocab": [*self._scored(), *([new.piece, new.score] for new in extra)]}
         vocab = dict(self.model["vocab"]) | {merge.piece: merge.id for merge in extra}
+        if "merges" not in self.model:
+            return self.model | {"vocab": vocab}
         merges = [[left, right] for left, right in self.merges]
         merges += [[merge.left, merge.right] for merge in extra if merge.right]
         return self.model | {"vocab": vocab, "merges": merges}
+
+    def _scored(self) -> list[list[Any]]:
+        """Pieces with scores, and behind them the added tokens that only their list names, so that new ids fit.
+
+        They get the lowest score there is: a lower one would change the cost of unknown characters, which is
+        reckoned from it, and a higher one could make the model emit them for text.
+        """
+        vocab: list[list[Any]] = list(self.model["vocab"])
+        lowest = min(entry[1] for entry in vocab)
+        behind = sorted((id, content) for content, id in self.added.items() if id >= len(vocab))
+        return [*vocab, *([content, lowest] for _, content in behind)]
 
 
 class _LibraryErrors:
@@ -195,13 +227,24 @@ def read(folder: Path) -> TokenizerFile:
     vocab = file.model.get("vocab")
     if not vocab:
         raise DataError("it has no vocabulary", where=str(path))
-    if isinstance(vocab, dict):
-        taken: dict[int, str] = {}
-        for piece, number in file.pieces.items():
-            other = taken.setdefault(number, piece)
-            if other != piece:
-                raise DataError(f"id {number} belongs to both `{other}` and `{piece}`", where=str(path))
+    if isinstance(vocab, list) and not all(_is_scored(entry) for entry in vocab):
+        raise DataError("its vocabulary is not a list of pieces with scores", where=str(path))
+    if len(vocab) != len(file.vocab):
+        twice = next(entry[0] for id, entry in enumerate(vocab) if file.vocab[entry[0]] != id)
+        raise DataError(f"its vocabulary has `{twice}` twice", where=str(path))
+    taken: dict[int, str] = {}
+    for piece, number in file.pieces.items():
+        other = taken.setdefault(number, piece)
+        if other != piece:
+            raise DataError(f"id {number} belongs to both `{other}` and `{piece}`", where=str(path))
     return file
+
+
+def _is_scored(entry: object) -> bool:
+    if not isinstance(entry, list) or len(entry) != 2:
+        return False
+    piece, score = entry
+    return isinstance(piece, str) and isinstance(score, int | float) and not isinstance(score, bool)
 
 
 def write(

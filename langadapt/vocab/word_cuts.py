@@ -1,10 +1,10 @@
-"""Cutting a pre-token at places that no token can ever stand across, for tokenizers whose pre-tokens are whole texts.
+"""Cutting a pre-token at places that no token can ever stand across, for tokenizers that mark spaces with `▁`.
 
-SentencePiece's kind of tokenizer.json has no pre-tokenizer: a document is one string. Counting, guarding and learning
-need words. A text is cut between two characters where (a) their kinds differ (letters, digits, blanks, line ends, all
-else; a blank stays with what follows it) and (b) no token of the base holds these two side by side. By (b) no merge of
-the base ever joins across, so the parts are segmented in the text exactly as they are alone. New tokens are learned
-inside the parts only, so the same cuts stay exact in the extended tokenizer.
+SentencePiece's kind of tokenizer.json has no pre-tokenizer (a document is one string), or one that cuts at spaces only.
+Counting, guarding and learning need words. A text is cut between two characters where (a) their kinds differ (letters,
+digits, blanks, line ends, all else; a blank stays with what follows it) and (b) no token of the base holds these two
+side by side. By (b) no token of the base ever stands across, so the parts are segmented in the text exactly as they are
+alone. New tokens are learned inside the parts only, so the same cuts stay exact in the extended tokenizer.
 """
 
 import unicodedata
@@ -40,12 +40,12 @@ def of_one_kind(text: str) -> bool:
 
 
 def cutter(base: "TokenizerFile") -> Callable[[str], list[str]]:
-    """What cuts the pre-tokens of `base`; byte-level tokenizers have real pre-tokens, which stay as they are."""
-    if family_of(base.spec) != "byte-fallback-bpe":
+    """What cuts the pre-tokens of `base`; byte-level BPE and WordPiece have real pre-tokens, which stay as they are."""
+    if family_of(base.spec) not in ("byte-fallback-bpe", "unigram"):
         return lambda word: [word]
     together = {
         piece[at : at + 2]
-        for piece in base.model["vocab"]
+        for piece in base.vocab
         if piece not in base.added
         for at in range(len(piece) - 1)
         if _apart(piece[at], piece[at + 1])

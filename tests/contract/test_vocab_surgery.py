@@ -295,9 +295,9 @@ def test_a_changed_pre_tokenizer_is_seen(extended):
 
 
 def test_other_families_are_refused_by_name():
-    word_piece = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
-    with pytest.raises(DataError, match="WordPiece") as caught:
-        detect(file_of(json.loads(word_piece.to_str())))
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    with pytest.raises(DataError, match="WordLevel") as caught:
+        detect(file_of(json.loads(words.to_str())))
     assert "byte-bpe" in str(caught.value.hint)
     characters = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
     with pytest.raises(DataError, match="characters"):

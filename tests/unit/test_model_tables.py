@@ -86,11 +86,10 @@ def test_spelling_ignores_a_token_of_the_same_string(tiny: Path, tmp_path: Path)
     assert len(TokenTable.from_folder(folder).spell(b"sze")) > 1
 
 
-@pytest.mark.parametrize("family", ["WordPiece", "Unigram", "character"])
+@pytest.mark.parametrize("family", ["WordLevel", "character"])
 def test_other_families_are_refused_by_name(family: str, tmp_path: Path) -> None:
     made, trainer = {
-        "WordPiece": (models.WordPiece(unk_token="?"), trainers.WordPieceTrainer(special_tokens=["?"])),
-        "Unigram": (models.Unigram(), trainers.UnigramTrainer(unk_token="?", special_tokens=["?"])),
+        "WordLevel": (models.WordLevel(unk_token="?"), trainers.WordLevelTrainer(special_tokens=["?"])),
         "character": (models.BPE(), trainers.BpeTrainer()),
     }[family]
     tokenizer = Tokenizer(made)

@@ -1,0 +1,264 @@
+"""Extending tokenizers without merges (WordPiece as in BERT): what must hold holds, and the checks see it if not."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+
+import langadapt
+from langadapt.core.errors import DataError
+from langadapt.core.progress import Note, Progress
+from langadapt.model.load import load_tokenizer
+from langadapt.model.matching import match
+from langadapt.model.spans import spans
+from langadapt.model.token_table import TokenTable
+from langadapt.vocab import checks, losses, tokenizer_file
+from langadapt.vocab.family import Wish, detect
+from langadapt.vocab.guard import Guard, always_guarded, with_variants
+from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
+from langadapt.vocab.words import count_words
+from tests.contract.test_vocab_surgery import ENGLISH, HUNGARIAN
+from tests.fixtures.pieces import wordpiece_spec, wordpiece_tokenizer
+
+GERMAN = (
+    "die Häuser stehen am Hang und die alten Leute gehen über die Brücke; Thesen, Herden, Handel, Standard 1234\n" * 9
+)
+LAYOUTS = {
+    "bert cased": lambda: wordpiece_spec("cased", ENGLISH.splitlines()),
+    "bert uncased": lambda: wordpiece_spec("uncased", ENGLISH.splitlines()),
+}
+
+
+def file_of(spec: dict) -> TokenizerFile:
+    return TokenizerFile(json.loads(json.dumps(spec)), "test")
+
+
+BASES = {name: file_of(make()) for name, make in LAYOUTS.items()}
+every_layout = pytest.mark.parametrize("layout", sorted(BASES))
+
+
+def extend(base: TokenizerFile, *, target=HUNGARIAN + GERMAN, guarded=ENGLISH, size=25, **wish):
+    family = detect(base)
+    words = count_words(base, target.splitlines())
+    protected = count_words(base, [*guarded.splitlines(), *always_guarded([])[:400]])
+    guard = Guard.of(base, with_variants(protected, base.spelling))
+    growth = family.grow(words, guard, Wish(size=size, **{"min_count": 5, **wish}), Progress())
+    return growth, file_of(json.loads(base.extended(growth.merges))), family, guard, words
+
+
+def broken_names(base, new, family, guard, words) -> set[str]:
+    return {outcome.name for outcome in checks.file_checks(base, new, family, guard, words) if outcome.broken}
+
+
+@every_layout
+def test_every_layout_passes_all_checks(layout):
+    base = BASES[layout]
+    growth, new, family, guard, words = extend(base, size=40)
+    checks.insist(checks.file_checks(base, new, family, guard, words))
+    assert len(growth.tokens) == 40 and growth.notes["missing"] == 0 and len(guard.words) > 20
+    before, after = (sum(map(len, encode_all(file.model_stage(), sorted(words)))) for file in (base, new))
+    lost = [ids.count(base.unknown) for ids in encode_all(new.tokenizer, HUNGARIAN.splitlines())]
+    assert after < 0.75 * before or sum(lost) == 0, "fewer tokens, or words that were unknown can be read"
+    assert sum(lost) == 0
+    for line in ENGLISH.splitlines()[:3]:
+        assert base.tokenizer.encode(line).ids == new.tokenizer.encode(line).ids
+
+
+@every_layout
+def test_counts_are_the_uses_on_the_text_and_only_characters_may_be_rare(layout):
+    growth, new, *_ = extend(BASES[layout])
+    uses = Counter(id for ids in encode_all(new.tokenizer, (HUNGARIAN + GERMAN).splitlines()) for id in ids)
+    for token in growth.tokens:
+        assert token.count == uses[token.id]
+        assert token.count >= 5 or ("character" in token.reason and token.id in growth.stepping_stones)
+
+
+@every_layout
+def test_characters_that_the_vocabulary_lacks_come_first(layout):
+    base = BASES[layout]
+    growth, new, *_ = extend(base)
+    kinds = ["character" in token.reason for token in growth.tokens]
+    assert any(kinds) and kinds == sorted(kinds, reverse=True)
+    assert base.unknown in base.tokenizer.encode("ház").ids
+    assert base.unknown not in new.tokenizer.encode("ház").ids
+
+
+@every_layout
+def test_fewer_tokens_than_asked_are_counted_with_the_reason(layout):
+    growth, *_ = extend(BASES[layout], size=5000)
+    assert len(growth.tokens) + growth.notes["missing"] == 5000 and growth.notes["left_out_too_rare"] > 0
+
+
+@every_layout
+def test_what_the_guard_forbids_is_what_would_change(layout):
+    base = BASES[layout]
+    text = "standing standing hillside villages people's thehouse\n" * 9
+    free, *_ = extend(base, target=text, guarded="q", size=40)
+    growth, _, _, guard, _ = extend(base, target=text, guarded=text + ENGLISH, size=40)
+    changing = [token.piece for token in free.tokens if token.piece not in {kept.piece for kept in growth.tokens}]
+    assert changing and [token for token in growth.tokens if "character" not in token.reason] == []
+    for piece in changing:
+        one = file_of(json.loads(base.extended([*growth.merges, added(base, growth, piece)])))
+        before, after = (list(encode_all(file.model_stage(), guard.words)) for file in (base, one))
+        assert before != after, piece
+
+
+def added(base, growth, piece, score=None):
+    return Merge(piece, "", base.next_id + len(growth.merges), score)
+
+
+texts = st.lists(st.text(alphabet="abeáőαzthe 1,.\n", min_size=1, max_size=40), min_size=1, max_size=12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(target=texts, guarded=texts, layout=st.sampled_from(sorted(BASES)))
+def test_any_text_guarded_reachable_and_back(target, guarded, layout):
+    base = BASES[layout]
+    family = detect(base)
+    words = count_words(base, target)
+    guard = Guard.of(base, count_words(base, guarded))
+    growth = family.grow(words, guard, Wish(size=30, min_count=1), Progress())
+    new = file_of(json.loads(base.extended(growth.merges)))
+    outcomes = checks.file_checks(base, new, family, guard, words)
+    checks.insist([*outcomes, checks.same_round_trip(base, new, [*target, *guarded])])
+    for text in guarded:
+        before = base.tokenizer.encode(text, add_special_tokens=False).ids
+        assert base.unknown in before or before == new.tokenizer.encode(text, add_special_tokens=False).ids
+    again = family.grow(count_words(base, reversed(target)), guard, Wish(size=30, min_count=1), Progress())
+    assert base.extended(again.merges) == base.extended(growth.merges)
+
+
+@every_layout
+def test_a_shifted_special_and_a_stale_post_processor_are_seen(layout):
+    base = BASES[layout]
+    _, new, *rest = extend(base)
+    spec = json.loads(json.dumps(new.spec))
+    one, two = [token for token in spec["added_tokens"] if token["special"]][:2]
+    one["content"], two["content"] = two["content"], one["content"]
+    vocab = spec["model"]["vocab"]
+    if isinstance(vocab, dict):
+        vocab[one["content"]], vocab[two["content"]] = one["id"], two["id"]
+    else:
+        vocab[one["id"]], vocab[two["id"]] = vocab[two["id"]], vocab[one["id"]]
+    assert "ids_kept" in broken_names(base, file_of(spec), *rest)
+    spec = json.loads(json.dumps(new.spec))
+    for entry in spec["post_processor"]["special_tokens"].values():
+        entry["ids"] = [entry["ids"][0] + 1]
+    assert {"sections_kept", "special_ids_added"} <= broken_names(base, file_of(spec), *rest)
+
+
+@every_layout
+def test_a_piece_that_changes_a_guarded_word_is_seen(layout):
+    base = BASES[layout]
+    growth, _, *rest = extend(base)
+    word = next(word for word in rest[1].words if len(base.model_stage().encode(word).ids) > 1)
+    extra = added(base, growth, word, -1.0)
+    spec = json.loads(base.extended([*growth.merges, extra]))
+    assert "guarded_words_kept" in broken_names(base, file_of(spec), *rest)
+
+
+def test_an_unreachable_piece_and_a_word_that_became_unknown_are_seen():
+    base = BASES["bert cased"]
+    growth, _, *rest = extend(base)
+    long = added(base, growth, "a" * 101)
+    assert "reachable" in broken_names(base, file_of(json.loads(base.extended([*growth.merges, long]))), *rest)
+    spec = json.loads(json.dumps(base.spec))
+    spec["model"]["vocab"]["##éq"] = base.next_id
+    odd = file_of(spec)
+    new = file_of(json.loads(odd.extended([Merge("##sé", "", odd.next_id)])))
+    family = detect(odd)
+    assert "reachable" not in broken_names(odd, new, family, Guard.of(odd, []), {"séq": 1})
+    assert "still_spelled" in broken_names(odd, new, family, Guard.of(odd, []), {"hséq": 1})
+
+
+def test_accents_and_capitals_that_the_base_takes_away_are_said():
+    said = losses.lost_letters(BASES["bert uncased"], HUNGARIAN + "ABC")
+    assert any("strips accents" in text and "`á`" in text for text in said) and any(
+        "lower-case" in text for text in said
+    )
+    assert losses.lost_letters(BASES["bert cased"], HUNGARIAN + "ABC") == []
+
+
+def test_other_layouts_of_the_family_are_refused():
+    bare = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]", continuing_subword_prefix=""))
+    with pytest.raises(DataError, match="does not mark pieces inside words"):
+        detect(file_of(json.loads(bare.to_str())))
+    bare = Tokenizer(models.WordPiece({"a": 1}, unk_token="[UNK]"))
+    with pytest.raises(DataError, match="no token for what is unknown"):
+        detect(file_of(json.loads(bare.to_str())))
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("sets")
+    plain = {"min_lang_probability": 0.0, "documents": "line", "near_duplicates": "off"}
+    for lang, text in (("hu", HUNGARIAN), ("en", ENGLISH)):
+        lines = text.splitlines()
+        # three more words make the documents differ, or all would be held out together or not at all
+        more = lines[0].split()[:5]
+        texts = [f"{lines[at % len(lines)]} {more[at // 25]} {more[at // 5 % 5]} {more[at % 5]}\n" for at in range(125)]
+        (place / f"{lang}.txt").write_text("".join(texts), encoding="utf-8")
+        langadapt.prepare(out=place / lang, text=[place / f"{lang}.txt"], lang=lang, **plain)
+    return place
+
+
+FOLDERS = {"wordpiece": wordpiece_tokenizer}
+
+
+@pytest.mark.parametrize("family", sorted(FOLDERS))
+def test_the_step_writes_what_transformers_loads_and_init_embeddings_reads(corpora: Path, family: str):
+    model = FOLDERS[family](corpora / family, ENGLISH.splitlines())
+    (model / "old.model").write_bytes(b"stale")
+    notes: list[str] = []
+    artifact = langadapt.extend_vocab(
+        out=corpora / f"{family}-new",
+        model=model,
+        corpus=corpora / "hu",
+        guard=[corpora / "en"],
+        size=30,
+        listener=lambda event: notes.append(event.text) if isinstance(event, Note) else None,
+    )
+    assert artifact.facts["family"] == family and artifact.facts["unreachable"] == 0
+    assert artifact.facts["guarded_types_changed"] == 0 and artifact.facts["held_out_lines_same_ids"] == 1.0
+    assert not list(artifact.path.glob("*.model")) and any("old.model is not written" in note for note in notes)
+    base, new = TokenTable.from_folder(model), TokenTable.from_folder(artifact.path)
+    found = match(base, new, base_rows=base.size)
+    assert len(found.new_tokens) == 30
+    for token in found.new_tokens:
+        assert new.spell(token.content) == [token.id]
+        pieces = base.spell(token.content)
+        assert b"".join(base.bytes_of(id) for id in pieces) == (token.content if pieces else b"")
+    assert any(base.spell(token.content) for token in found.new_tokens)
+    tokenizer = load_tokenizer(artifact.path)
+    placed = spans(tokenizer, "a ház a dombon")
+    assert placed.changed_bytes == 0 and placed.ends[-1] == len("a ház a dombon".encode())
+
+
+def test_roles_of_a_word_piece_are_two_tokens(tmp_path: Path):
+    table = TokenTable.from_folder(wordpiece_tokenizer(tmp_path, ENGLISH.splitlines()))
+    pieces = {piece: id for id, piece in enumerate(table.pieces)}
+    assert table.bytes_of(pieces["h"]) == b" h" and table.bytes_of(pieces["##h"]) == b"h"
+    assert table.spell(b" h") == [pieces["h"]] and table.spell(b"h") == [pieces["##h"]]
+    both = table.spell(b" the hill")
+    assert b"".join(table.bytes_of(id) for id in both) == b" the hill" and both[0] == pieces["the"]
+    assert table.spell("ő".encode()) == [] and table.spell(b" [UNK]") == [] and table.spell(b"  h") == []
+
+
+def test_the_same_folder_gives_the_same_file_for_any_order(corpora: Path):
+    words = count_words(BASES["bert cased"], HUNGARIAN.splitlines())
+    shuffled = dict(reversed(words.items()))
+    family, guard = detect(BASES["bert cased"]), Guard.of(BASES["bert cased"], ["house"])
+    one, two = (family.grow(given, guard, Wish(size=20, min_count=2), Progress()) for given in (words, shuffled))
+    assert one == two
+
+
+def test_a_vocabulary_that_is_no_list_of_scores_is_refused(tmp_path: Path):
+    for vocab, message in (([["a", 0.0], ["a", -1.0]], "twice"), ([["a"]], "pieces with scores")):
+        spec = {"model": {"type": "Unigram", "unk_id": 0, "vocab": vocab}}
+        (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+        with pytest.raises(DataError, match=message):
+            tokenizer_file.read(tmp_path)
