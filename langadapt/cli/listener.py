@@ -27,6 +27,7 @@ REDRAW_SECONDS = 0.1
 # Below this width a bar leaves no room for its name and numbers.
 BAR_COLUMNS = 60
 CLEAR_LINE = "\r\x1b[K"
+SHOW_CURSOR = "\x1b[?25h"
 
 Key = tuple[str, str]
 
@@ -57,9 +58,10 @@ def _heard(screen: Screen, number: int, *, redraws: bool) -> None:
         text = json.dumps(event_line("note", level="info", message=text))
     elif screen.quiet:
         return
-    # back to the begin of the line and clear it: the bar comes again below
+    # back to the begin of the line and clear it: the bar comes again below, but the cursor, which it hides, comes back
+    # for good, since a second signal ends the process before anything can be tidied up
     with contextlib.suppress(OSError):
-        os.write(2, f"{CLEAR_LINE if redraws else ''}{text}\n".encode())
+        os.write(2, f"{CLEAR_LINE + SHOW_CURSOR if redraws else ''}{text}\n".encode())
 
 
 def draws(terminal: bool) -> bool:

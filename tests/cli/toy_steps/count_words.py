@@ -47,13 +47,15 @@ class Config(StepConfig):
     """A name for the counts."""
     max_bytes: Annotated[Bytes | None, Flag()] = None
     """Read at most this much."""
-    fail: Literal["no", "data", "safety", "bug", "disk", "memory", "signal"] = "no"
+    fail: Literal["no", "data", "safety", "bug", "disk", "memory", "signal", "wait", "deaf"] = "no"
     """How to fail."""
 
 
 def run(config: Config, out: Output) -> Artifact:
     """Count."""
     _fail(config.fail)
+    if config.fail in ("wait", "deaf"):
+        _wait(out, poll=config.fail == "wait")
     texts = out.inputs["text"]
     counts: Counter[str] = Counter()
     for item in out.progress.track(texts, "counting", total=len(texts), unit="files"):
@@ -65,6 +67,16 @@ def run(config: Config, out: Output) -> Artifact:
     out.progress.warn("toy counts only")
     write_durably(out.folder / "counts.json", json.dumps(counts.most_common(config.top), ensure_ascii=False))
     return out.commit({"words": counts.total(), "types": len(counts), "lang": config.lang})
+
+
+def _wait(out: Output, *, poll: bool) -> None:
+    """A minute of work that can be stopped between two pieces of it, or cannot."""
+    import time
+
+    bar = out.progress.start("waiting", total=6000, unit="pieces")
+    for _ in range(6000):
+        time.sleep(0.01)
+        bar.advance(poll=poll)
 
 
 def _fail(how: str) -> None:
