@@ -32,15 +32,20 @@ class NewToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenMatch:
-    """How a new tokenizer relates to the base model's table: old ids keep their rows, new ids need one.
+    """How a new tokenizer relates to the base model's table: kept tokens keep their rows, new ids need one.
 
-    `kept` maps old id -> new id (identity when a vocabulary was extended).
+    `kept` maps old id -> new id (identity when a vocabulary was extended); `dropped` are old ids without a new one.
+    `renumbered`: ids moved, so rows follow the new tokenizer; else every row of the base stays where it is.
+    `tiers` counts kept tokens by how they were recognised: id, bytes, byte, added, string, role.
     """
 
     old_rows: int
     new_rows: int
     kept: dict[int, int]
     new_tokens: Sequence[NewToken] = field(default_factory=tuple)
+    dropped: tuple[int, ...] = ()
+    renumbered: bool = False
+    tiers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

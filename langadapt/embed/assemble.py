@@ -1,16 +1,22 @@
 """From row maps to a model folder: tables with their new rows, config and generation config to match."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from langadapt.core.io import read_json_object
 from langadapt.core.progress import Progress
 from langadapt.core.types import TokenMatch
+from langadapt.embed.ids import remapped
 from langadapt.embed.rowmap import RowMap
+from langadapt.model.facts import text_config
+from langadapt.model.roles import role_ids
 from langadapt.model.save import write_model
 from langadapt.model.tables import Tables
+from langadapt.model.token_table import TokenTable
 
 if TYPE_CHECKING:
     import torch
@@ -21,10 +27,11 @@ _COPIES = ("lm_head.weight", "output.weight", "embed_out.weight")
 
 @dataclass(frozen=True)
 class Layout:
-    """Which row of the new tables is what. `rows` is never less than the base's.
+    """Which row of the new tables is what: row `kept_new[i]` is the base's row `kept_old[i]`, bit for bit.
 
-    `reused` are new ids that take over rows which the base had but used for no token; `padding` are rows added for
-    `pad_to_multiple_of` only.
+    `reused` are new ids that take over rows of the base (spare ones, or those of dropped tokens); `padding` are rows of
+    no token that are not the base's: added for a multiple, or holes between the ids of a new tokenizer. `kept_ids` maps
+    the ids of tokens. A `plain` layout has the base's rows first, all of them, and new ones after them.
     """
 
     old_rows: int
@@ -32,16 +39,59 @@ class Layout:
     new_ids: tuple[int, ...]
     reused: tuple[int, ...]
     padding: tuple[int, ...]
+    kept_old: "torch.Tensor" = field(repr=False, compare=False)
+    kept_new: "torch.Tensor" = field(repr=False, compare=False)
+    kept_ids: Mapping[int, int] = field(repr=False)
+    dropped: tuple[int, ...] = ()
+    renumbered: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Do old rows stand where they stood, and new ones behind them?"""
+        return not self.renumbered and not self.reused
+
+    def origin(self) -> "np.ndarray[Any, np.dtype[np.int32]]":
+        """For each row [rows] the row of the base that it is; -1 for a new token, -2 for padding."""
+        found = np.full(self.rows, -2, dtype=np.int32)
+        found[list(self.new_ids)] = -1
+        found[self.kept_new.numpy()] = self.kept_old.numpy()
+        return found
 
 
 def layout(tokens: TokenMatch, pad_to_multiple_of: int | None) -> Layout:
-    """Lay out the rows: old ids where they were, new tokens at their ids (spare rows first), then padding."""
-    needed = max(tokens.old_rows, tokens.new_rows)
+    """Lay out the rows: kept tokens at their ids, new tokens at theirs (spare rows first), then padding.
+
+    Rows of an extended vocabulary are never lost, spare ones included; those of a renumbered one follow its tokens.
+    """
+    import torch
+
+    needed = tokens.new_rows if tokens.renumbered else max(tokens.old_rows, tokens.new_rows)
     step = pad_to_multiple_of or 1
     rows = -(-needed // step) * step
     new_ids = tuple(sorted(token.id for token in tokens.new_tokens))
-    reused = tuple(id for id in new_ids if id < tokens.old_rows)
-    return Layout(tokens.old_rows, rows, new_ids, reused, tuple(range(needed, rows)))
+    if tokens.renumbered:
+        pairs = sorted((new, old) for old, new in tokens.kept.items())
+        kept_new = torch.tensor([new for new, _ in pairs], dtype=torch.long)
+        kept_old = torch.tensor([old for _, old in pairs], dtype=torch.long)
+        reused: tuple[int, ...] = ()
+    else:
+        reused = tuple(id for id in new_ids if id < tokens.old_rows)
+        stay = torch.ones(tokens.old_rows, dtype=torch.bool)
+        stay[list(reused)] = False
+        kept_old = kept_new = torch.nonzero(stay).flatten()
+    padding = sorted(set(range(rows)) - set(new_ids) - set(kept_new.tolist()))
+    return Layout(
+        old_rows=tokens.old_rows,
+        rows=rows,
+        new_ids=new_ids,
+        reused=reused,
+        padding=tuple(padding),
+        kept_old=kept_old,
+        kept_new=kept_new,
+        kept_ids=tokens.kept,
+        dropped=tokens.dropped,
+        renumbered=tokens.renumbered,
+    )
 
 
 def assemble(
@@ -68,12 +118,15 @@ def assemble(
     if stored.bias is not None:
         bias = stored.bias
         replace[bias] = lambda: _longer_bias(tables, bias, maps["head" if "head" in maps else "input"], plan)
+    roles = role_ids(TokenTable.from_folder(tokenizer_folder)) if plan.renumbered or plan.dropped else {}
+    inner, outer = _config_ids(tables.config, plan, roles)
     write_model(
         tables.folder,
         out,
         replace,
-        config_updates={"vocab_size": plan.rows},
-        generation_updates=_generation(tables.folder, plan),
+        config_updates={"vocab_size": plan.rows} | inner,
+        outer_updates=outer,
+        generation_updates=_generation(tables.folder, plan, roles),
         tokenizer_folder=tokenizer_folder,
         resized=tuple(replace),
         drop=drop,
@@ -86,7 +139,7 @@ def _longer(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torch.Ten
 
     old = tables.weights.read(name)
     longer = torch.empty((plan.rows, old.shape[1]), dtype=old.dtype)
-    longer[: plan.old_rows] = old
+    _put_kept(longer, old, plan)
     values = old.float().numpy()
     longer[list(plan.new_ids)] = torch.from_numpy(rows.apply(values)).to(old.dtype)
     if plan.padding:
@@ -100,16 +153,38 @@ def _longer_bias(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torc
 
     old = tables.weights.read(name)
     longer = torch.empty(plan.rows, dtype=old.dtype)
-    longer[: plan.old_rows] = old
+    _put_kept(longer, old, plan)
     longer[list(plan.new_ids)] = torch.from_numpy(rows.apply_bias(old.float().numpy())).to(old.dtype)
     # the least likely of the old tokens: padding must not be generated
     longer[list(plan.padding)] = old[torch.from_numpy(rows.population)].min()
     return longer
 
 
-def _generation(folder: Path, plan: Layout) -> dict[str, Any]:
+def _put_kept(longer: "torch.Tensor", old: "torch.Tensor", plan: Layout) -> None:
+    if plan.renumbered:
+        longer[plan.kept_new] = old[plan.kept_old]
+    else:
+        longer[: plan.old_rows] = old
+
+
+def _config_ids(
+    config: Mapping[str, Any], plan: Layout, roles: Mapping[str, int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """New ids for the language model's part of config.json, and for what stands around it (several modalities)."""
+    if not (plan.renumbered or plan.dropped):
+        return {}, {}
+    inner = text_config(dict(config))
+    outer = {} if inner is config or inner == config else remapped(config, plan.kept_ids, roles, "config.json")
+    return remapped(inner, plan.kept_ids, roles, "config.json"), outer
+
+
+def _generation(folder: Path, plan: Layout, roles: Mapping[str, int]) -> dict[str, Any]:
     """Padding rows may never be generated; rows that were spare and now have a token may."""
     path = folder / "generation_config.json"
-    before = (read_json_object(path) if path.is_file() else {}).get("suppress_tokens") or []
+    content = read_json_object(path) if path.is_file() else {}
+    changed: dict[str, Any] = {}
+    if plan.renumbered or plan.dropped:
+        changed = remapped(content, plan.kept_ids, roles, "generation_config.json")
+    before = (content | changed).get("suppress_tokens") or []
     wanted = sorted((set(before) - set(plan.reused)) | set(plan.padding))
-    return {} if wanted == sorted(before) else {"suppress_tokens": wanted or None}
+    return changed if wanted == sorted(before) else changed | {"suppress_tokens": wanted or None}

@@ -12,8 +12,10 @@ from langadapt.core.errors import DataError, LangadaptError
 from langadapt.core.io import pretty_json, read_json_object, write_durably
 from langadapt.core.progress import Progress
 from langadapt.embed.assemble import Layout
+from langadapt.embed.identity import identity_checks
 from langadapt.embed.rowmap import RowMap
 from langadapt.model.load import load_model
+from langadapt.model.save import chat_template
 from langadapt.model.tables import Tables, open_tables
 
 CHECKS_FILE = "checks.json"
@@ -54,9 +56,13 @@ def check_saved(
     saved = open_tables(folder)
     checks = [
         Check("tables, config and tokenizer agree", saved.rows == plan.rows, saved.rows),
-        Check("rows were not lost", saved.rows >= base.rows and saved.rows >= saved.tokens.size),
+        Check("rows were not lost", _enough(base, saved, plan)),
         Check("input and head are tied as before", saved.tied == base.tied, saved.tied),
         _generation_ids(folder, plan),
+        *(
+            Check(name, not broken, broken[:8] or None, must)
+            for name, broken, must in identity_checks(base, saved, plan)
+        ),
         _chat_template(base.folder, folder),
         _untouched(base, saved),
     ]
@@ -78,6 +84,10 @@ def check_saved(
     return Findings(tuple(checks), *rounded, duplicates)
 
 
+def _enough(base: Tables, saved: Tables, plan: Layout) -> bool:
+    return saved.rows >= saved.tokens.size and (plan.renumbered or saved.rows >= base.rows)
+
+
 def _generation_ids(folder: Path, plan: Layout) -> Check:
     path = folder / "generation_config.json"
     content = read_json_object(path) if path.is_file() else {}
@@ -90,16 +100,8 @@ def _generation_ids(folder: Path, plan: Layout) -> Check:
 
 
 def _chat_template(base: Path, folder: Path) -> Check:
-    before, after = _template(base), _template(folder)
+    before, after = chat_template(base), chat_template(folder)
     return Check("chat template is the base's", before == after, must_hold=after is None)
-
-
-def _template(folder: Path) -> Any:
-    """The template as transformers finds it: a file of its own, else a key of the tokenizer's settings."""
-    file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    return read_json_object(settings).get("chat_template") if settings.is_file() else None
 
 
 def _untouched(base: Tables, saved: Tables) -> Check:
@@ -130,11 +132,9 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _rows(table: str, old: torch.Tensor, new: torch.Tensor, plan: Layout, rows: RowMap) -> list[Check]:
-    kept = torch.ones(plan.old_rows, dtype=torch.bool)
-    kept[list(plan.reused)] = False
     added = new[list(plan.new_ids)].float()
     checks = [
-        Check(f"{table}: old rows are the same bits", same_bits(old[kept], new[: plan.old_rows][kept])),
+        Check(f"{table}: old rows are the same bits", same_bits(old[plan.kept_old], new[plan.kept_new])),
         Check(f"{table}: new rows are finite", bool(torch.isfinite(new).all())),
     ]
     if not plan.new_ids:
@@ -152,11 +152,10 @@ def _rows(table: str, old: torch.Tensor, new: torch.Tensor, plan: Layout, rows: 
 
 
 def _old_sequences(base: Tables, plan: Layout) -> list[list[int]]:
-    """Texts in old tokens, and one sequence of ids spread over the old vocabulary; without ids that were taken over."""
-    taken = set(plan.reused)
-    ids = [id for id in base.tokens.text_ids().tolist() if id not in taken]
+    """Texts in old tokens, and one sequence of ids spread over the old vocabulary; without tokens that were dropped."""
+    ids = [id for id in base.tokens.text_ids().tolist() if id in plan.kept_ids]
     spread: list[int] = ids[:: max(1, len(ids) // 64)][:64]
-    spelled = [[id for id in base.tokens.spell(text.encode()) if id not in taken] for text in _TEXTS]
+    spelled = [[id for id in base.tokens.spell(text.encode()) if id in plan.kept_ids] for text in _TEXTS]
     return [*filter(None, spelled), *filter(None, [spread])]
 
 
@@ -185,25 +184,24 @@ def _compare_models(base: Tables, saved: Tables, plan: Layout, progress: Progres
             hint="its weights are damaged, or too large for this dtype: copy it again, or take it in another dtype",
         )
     task.advance()
-    after, shared = _hidden(saved.folder, dtype, sequences)
+    after, shared = _hidden(saved.folder, dtype, [[plan.kept_ids[id] for id in ids] for ids in sequences])
     task.advance()
     task.finish()
     heads = base.read_head(), saved.read_head()
     biases = base.read_bias(), saved.read_bias()
-    kept = torch.ones(plan.old_rows, dtype=torch.bool)
-    kept[list(plan.reused)] = False
-    kept_bias = [None if bias is None else bias[: plan.old_rows][kept] for bias in biases]
+    kept = plan.kept_old, plan.kept_new
+    kept_bias = [None if bias is None else bias[rows] for bias, rows in zip(biases, kept, strict=True)]
     sliced, whole, mass = True, True, []
     for first, second in zip(before, after, strict=True):
         states = first[0].float(), second[0].float()
         old_logits, new_logits = (
-            F.linear(state, head[: plan.old_rows][kept], bias)
-            for state, head, bias in zip(states, heads, kept_bias, strict=True)
+            F.linear(state, head[rows], bias)
+            for state, head, rows, bias in zip(states, heads, kept, kept_bias, strict=True)
         )
         sliced &= torch.equal(old_logits, new_logits)
         everything = F.linear(states[1], heads[1], biases[1])
         scale = max(1.0, float(old_logits.abs().max()) / 100)
-        difference = float((everything[:, : plan.old_rows][:, kept] - old_logits).abs().max())
+        difference = float((everything[:, plan.kept_new] - old_logits).abs().max())
         whole &= difference <= _HEAD_TOLERANCE * scale
         used = torch.ones(plan.rows, dtype=torch.bool)
         used[list(plan.padding)] = False

@@ -32,6 +32,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "tokenizer.model",
 )
+TEMPLATE_FILE = "chat_template.jinja"
 _LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*")
 
 
@@ -41,6 +42,7 @@ def write_model(
     replace: "Mapping[str, torch.Tensor | Callable[[], torch.Tensor]]",
     *,
     config_updates: Mapping[str, Any] | None = None,
+    outer_updates: Mapping[str, Any] | None = None,
     generation_updates: Mapping[str, Any] | None = None,
     tokenizer_folder: Path | None = None,
     resized: Collection[str] = (),
@@ -51,7 +53,8 @@ def write_model(
 
     `replace` maps a tensor name, as in the base's files or with the model's prefix, to its values or to a function
     that makes them when their shard is written; they are cast to the stored dtype. Only `resized` may change shape.
-    `config_updates` go into the text part of config.json; None in `generation_updates` removes a key. Tokenizer
+    `config_updates` go into the text part of config.json, `outer_updates` into what is around it where that is a part;
+    None in `generation_updates` removes a key. Tokenizer
     files come from `tokenizer_folder`, else from the base. DataError: unknown name, wrong shape; LangadaptError:
     values that are not finite.
     """
@@ -70,7 +73,7 @@ def write_model(
         index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name not in drop}
         index["metadata"] = {**(index.get("metadata") or {}), "total_size": sizes}
         write_durably(out_folder / INDEX, pretty_json(index))
-    _write_configs(base_folder, out_folder, config_updates or {}, generation_updates or {})
+    _write_configs(base_folder, out_folder, config_updates or {}, outer_updates or {}, generation_updates or {})
     _copy_tokenizer(base_folder, tokenizer_folder or base_folder, out_folder)
     for pattern in _LEGAL:
         for path in sorted(base_folder.glob(pattern)):
@@ -155,10 +158,13 @@ def _fitted(name: str, value: Any, stored: "torch.Tensor", resized: bool) -> "to
     return cast
 
 
-def _write_configs(base: Path, out: Path, updates: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
+def _write_configs(
+    base: Path, out: Path, updates: Mapping[str, Any], outer: Mapping[str, Any], generation: Mapping[str, Any]
+) -> None:
     config = read_json_object(base / "config.json")
     # names a folder or hub id of whoever saved the model last; it says nothing about this one
     config.pop("_name_or_path", None)
+    config.update(outer)
     text_config(config).update(updates)
     write_durably(out / "config.json", pretty_json(config))
     path = base / "generation_config.json"
@@ -173,10 +179,15 @@ def _copy_tokenizer(base: Path, source: Path, out: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
-    template = "chat_template.jinja"
-    if (out / template).exists() or not (base / template).is_file():
-        return
-    settings = source / "tokenizer_config.json"
-    if not (settings.is_file() and read_json_object(settings).get("chat_template")):
+    before = chat_template(base)
+    if isinstance(before, str) and chat_template(out) is None:
         # a tokenizer made elsewhere may have left the template behind; the model was tuned on it
-        shutil.copyfile(base / template, out / template)
+        write_durably(out / TEMPLATE_FILE, before)
+
+
+def chat_template(folder: Path) -> Any:
+    """The template as transformers finds it: in a file of its own, else in the settings; None: there is none."""
+    file, settings = folder / TEMPLATE_FILE, folder / "tokenizer_config.json"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    return read_json_object(settings).get("chat_template") if settings.is_file() else None

@@ -312,6 +312,7 @@ def _fit(
     trial: bool = False,
 ) -> "tuple[Trained, dict[str, Any]]":
     """Train; a trial writes no result."""
+    from langadapt.model.row_origin import new_rows_of
     from langadapt.train.session import fit
 
     given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
@@ -329,6 +330,7 @@ def _fit(
         bad_step=config.on_bad_step,
         branch=branch,
         old_rows=given.facts.get("old_rows"),
+        new_rows=new_rows_of(given.path),
         vocabulary=int(data.facts["vocabulary"]),
         separator=int(data.facts["document_separator"]),
         result_bytes=0 if trial else size,

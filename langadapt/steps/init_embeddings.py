@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -13,6 +13,10 @@ from langadapt.core.inputs import Input, Inputs
 from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes
+
+if TYPE_CHECKING:
+    from langadapt.core.types import TokenMatch
+    from langadapt.model.token_table import TokenTable
 
 KIND = "model"
 SCHEMA = 1
@@ -28,7 +32,7 @@ class Config(StepConfig):
     """Base model: a folder, a .gguf file or a hub id."""
 
     tokenizer: TokenizerInput
-    """Tokenizer artifact made by extend-vocab from this model, or any tokenizer folder that extends its vocabulary."""
+    """Tokenizer made by extend-vocab, trim-vocab or train-tokenizer from this model, or any tokenizer folder."""
 
     method: Annotated[str, Flag()] = "position-weighted"
     """How rows of new tokens are made; see `langadapt list methods`."""
@@ -50,6 +54,7 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.embed.rowmap import InitInputs, save_maps
     from langadapt.model.facts import model_facts
     from langadapt.model.matching import match
+    from langadapt.model.row_origin import write_origin
     from langadapt.model.tables import check_values, open_tables
     from langadapt.model.token_table import TokenTable
 
@@ -63,8 +68,7 @@ def run(config: Config, out: Output) -> Artifact:
             hint="leave it out, or give the method in `method`",
         )
     tokens = match(tables.tokens, TokenTable.from_folder(tokenizer.path), base_rows=tables.rows)
-    if not tokens.new_tokens:
-        out.progress.warn("the tokenizer has no new tokens: the model is copied as it is")
+    _say_match(tokens, tables.tokens, out)
     maps = {}
     for table in ("input",) if tables.tied else ("input", "head"):
         inputs = InitInputs(
@@ -80,6 +84,8 @@ def run(config: Config, out: Output) -> Artifact:
     plan = layout(tokens, config.pad_to_multiple_of)
     assemble(tables, plan, maps, tokenizer.path, out.folder, progress=out.progress)
     save_maps(maps, out.folder)
+    if not plan.plain:
+        write_origin(out.folder, plan.origin())
     found = check_saved(tables, out.folder, plan, maps, out.progress)
     if found.duplicate_rows and config.method != "mean":
         out.progress.note(f"{found.duplicate_rows} new tokens share their row with another until training parts them")
@@ -93,6 +99,7 @@ def run(config: Config, out: Output) -> Artifact:
         "base_digest": given.digest,
         "old_rows": plan.old_rows,
         "added": len(plan.new_ids),
+        "dropped": len(plan.dropped),
         "padding_rows": len(plan.padding),
         "duplicate_rows": found.duplicate_rows,
         "without_pieces": unspelled,
@@ -101,6 +108,23 @@ def run(config: Config, out: Output) -> Artifact:
         "checks": len(found.checks),
     }
     return out.commit(facts)
+
+
+def _say_match(tokens: "TokenMatch", base: "TokenTable", out: Output) -> None:
+    """What became of the old tokens, where it is not simply that all are there."""
+    if not tokens.renumbered and not tokens.dropped:
+        if not tokens.new_tokens:
+            out.progress.warn("the tokenizer has no new tokens: the model is copied as it is")
+        return
+    found = ", ".join(f"{count:,} by {tier}" for tier, count in tokens.tiers.items())
+    out.progress.note(
+        f"{len(tokens.kept):,} tokens keep their rows ({found}), {len(tokens.dropped):,} are dropped, "
+        f"{len(tokens.new_tokens):,} are new"
+    )
+    special = [id for id in sorted(base.special_ids) if id not in tokens.kept]
+    if special:
+        shown = ", ".join(f"`{base.piece(id)}`" for id in special[:5])
+        out.progress.warn(f"{len(special)} special tokens of the base are not in the new tokenizer, such as {shown}")
 
 
 def _methods(config: Config) -> dict[str, tuple[Method, Any]]:
@@ -126,11 +150,10 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     _methods(config)
     model, tokenizer = _one(inputs, "model"), _one(inputs, "tokenizer")
     base = _model_facts(model)
-    added = _added(model, tokenizer)
-    if "parameters" not in base or added is None:
+    size = _new_size(model, tokenizer, base)
+    if "parameters" not in base or size is None:
         return Estimate(facts={"method": config.method})
-    size = tokenizer.facts.get("new_tokens")
-    rows = max(int(base["rows"]), _size(model.path, base) + added if size is None else int(size))
+    rows, added = size
     step = config.pad_to_multiple_of or 1
     rows = -(-rows // step) * step
     tables = 1 if base["tied"] else 2
@@ -169,6 +192,25 @@ def _model_facts(model: Input) -> Mapping[str, Any]:
     return model_facts(model.path)
 
 
+def _new_size(model: Input, tokenizer: Input, base: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Rows that the new tokenizer needs, and how many of its tokens are new; None if it cannot be known yet."""
+    if "rows" not in base:
+        return None
+    old_rows = int(base["rows"])
+    facts = tokenizer.facts
+    if "added" in facts and not facts.get("renumbered"):
+        size = facts.get("new_tokens", _size(model.path, base) + int(facts["added"]))
+        return max(old_rows, int(size)), int(facts["added"])
+    if not (tokenizer.exists and model.exists):
+        known = "added" in facts and "new_tokens" in facts
+        return (int(facts["new_tokens"]), int(facts["added"])) if known else None
+    from langadapt.model.matching import match
+    from langadapt.model.token_table import TokenTable
+
+    found = match(TokenTable.from_folder(model.path), TokenTable.from_folder(tokenizer.path), base_rows=old_rows)
+    return found.new_rows, len(found.new_tokens)
+
+
 def _size(folder: Path, base: Mapping[str, Any]) -> int:
     """Ids of the base tokenizer; its rows while the model does not exist."""
     if not (folder / "tokenizer.json").is_file():
@@ -178,16 +220,6 @@ def _size(folder: Path, base: Mapping[str, Any]) -> int:
     return TokenTable.from_folder(folder).size
 
 
-def _added(model: Input, tokenizer: Input) -> int | None:
-    if "added" in tokenizer.facts:
-        return int(tokenizer.facts["added"])
-    if not (tokenizer.exists and model.exists):
-        return None
-    from langadapt.model.token_table import TokenTable
-
-    return max(0, TokenTable.from_folder(tokenizer.path).size - TokenTable.from_folder(model.path).size)
-
-
 def table(artifact: Artifact) -> Table:
     """What a person wants to see after the step."""
     facts = artifact.facts
@@ -195,6 +227,7 @@ def table(artifact: Artifact) -> Table:
         ("method", str(facts["method"])),
         ("rows", f"{facts['old_rows']:,} -> {facts['rows']:,}"),
         ("new tokens", f"{facts['added']:,}"),
+        *([("dropped tokens", f"{facts['dropped']:,}")] if facts["dropped"] else []),
         ("tokens without old pieces", f"{facts['without_pieces']:,}"),
         ("tokens that share a row", f"{facts['duplicate_rows']:,}"),
         ("parameters", f"{facts['parameters']:,}"),

@@ -4,17 +4,19 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from langadapt.train import lowbit
 
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 _KEYS = {"mean": "exp_avg", "square": "exp_avg_sq"}
 
 
 @dataclass(frozen=True)
 class AdamSettings:
-    """`tables_factor` multiplies the learning rate of the tables, `new_rows_factor` that of their rows from `old_rows`.
+    """`tables_factor` multiplies the learning rate of the tables, `new_rows_factor` that of the rows of new tokens.
 
     `moments` is how the two averages are kept; `rounds`: weights are bf16 and rounded stochastically; `compiled`: so is
     the step of low-bit moments.
@@ -39,8 +41,19 @@ class AdamSettings:
 class Optimiser:
     """Moves the parameters it was given and no other; everything it keeps can be written down and read back."""
 
-    def __init__(self, model: nn.Module, movable: set[str], settings: AdamSettings, *, old_rows: int | None) -> None:
-        """`old_rows` is the number of rows the base model had, None if the model got no new ones."""
+    def __init__(
+        self,
+        model: nn.Module,
+        movable: set[str],
+        settings: AdamSettings,
+        *,
+        old_rows: int | None,
+        new_rows: Ints | None = None,
+    ) -> None:
+        """`old_rows` is the number of rows the base model had, None if the model got no new ones.
+
+        `new_rows` names the new ones where they are not simply those after the old ones.
+        """
         self.settings = settings
         self.parameters = {name: value for name, value in model.named_parameters() if name in movable}
         for name, value in model.named_parameters():
@@ -54,9 +67,9 @@ class Optimiser:
         self._tables = [
             value
             for value in self.parameters.values()
-            if old_rows is not None and id(value) in tables and value.shape[0] > old_rows
+            if id(value) in tables and _reaches(value.shape[0], old_rows, new_rows)
         ]
-        self._old_rows = old_rows or 0
+        self._new_rows = slice(old_rows or 0, None) if new_rows is None else torch.from_numpy(new_rows)
         described: list[dict[str, Any]] = [
             {"params": groups["matrices"], "weight_decay": settings.weight_decay, "factor": 1.0},
             {"params": groups["tables"], "weight_decay": 0.0, "factor": settings.tables_factor},
@@ -111,14 +124,14 @@ class Optimiser:
         faster = [table for table in self._tables if table.grad is not None] if factor != 1.0 else []
         # AdamW without decay moves a weight by lr x (a direction that does not depend on lr), so multiplying what
         # the step did is the same as a larger learning rate; it costs a copy of the new rows only.
-        before = [table.detach()[self._old_rows :].clone() for table in faster]
+        before = [table.detach()[self._new_rows].clone() for table in faster]
         if self.settings.lowbit:
             lowbit.move(self._adam, moving[0].device, compiled=self.settings.compiled)
         else:
             self._adam.step()
         for table, old in zip(faster, before, strict=True):
-            new = table.detach()[self._old_rows :]
-            new.sub_(old).mul_(factor).add_(old)
+            rows = table.detach()
+            rows[self._new_rows] = rows[self._new_rows].clone().sub_(old).mul_(factor).add_(old)
         self.forget()
 
     def forget(self) -> None:
@@ -176,6 +189,13 @@ class Optimiser:
         return {
             name: float(value.grad.norm()) for name, value in sorted(self.parameters.items()) if value.grad is not None
         }
+
+
+def _reaches(rows: int, old_rows: int | None, new_rows: Ints | None) -> bool:
+    """Does a table of so many rows have new ones?"""
+    if new_rows is not None:
+        return len(new_rows) > 0 and rows > int(new_rows[-1])
+    return old_rows is not None and rows > old_rows
 
 
 def _tables(model: nn.Module) -> set[int]:

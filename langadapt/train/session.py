@@ -15,7 +15,7 @@ from langadapt.train.faster import Asked, check_compiler, compile_layers, recomp
 from langadapt.train.head import find_head
 from langadapt.train.isolation import prove_isolation
 from langadapt.train.loop import BadStep, Settings, Surroundings, Trained, train
-from langadapt.train.optimiser import AdamSettings, Optimiser
+from langadapt.train.optimiser import AdamSettings, Ints, Optimiser
 from langadapt.train.plan import Plan
 from langadapt.train.stages import Course
 
@@ -57,6 +57,7 @@ def fit(
     bad_step: BadStep,
     branch: Branch | None,
     old_rows: int | None,
+    new_rows: Ints | None,
     vocabulary: int,
     separator: int,
     result_bytes: int,
@@ -64,7 +65,7 @@ def fit(
 ) -> tuple[Trained, dict[str, Any]]:
     """Train; the second value says how it was computed (threads, precision, layout of documents)."""
     model.to(means.device)
-    optimiser = Optimiser(model, movable, adam, old_rows=old_rows)
+    optimiser = Optimiser(model, movable, adam, old_rows=old_rows, new_rows=new_rows)
     own = around.checkpoints.newest()
     found = own if own is not None or branch is None else (branch.artifact, branch.saved)
     size = optimiser.checkpoint_bytes()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from langadapt.core.progress import Progress
 from langadapt.core.types import Movable
+from langadapt.model.row_origin import copy_origin
 from langadapt.model.save import write_model
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Trainable:
         self, base: Path, out: Path, texts: Sequence[Sequence[int]], *, progress: Progress
     ) -> dict[str, float] | None:
         """Write the model folder; with an adapter, what merging and writing changed of the logits of `texts`."""
+        copy_origin(base, out)
         if self.adapter is None:
             replace = {name: value for name, value in self.model.named_parameters() if name in self.names}
             write_model(base, out, replace, progress=progress)

@@ -39,7 +39,7 @@ def insist(outcomes: Sequence[Outcome]) -> None:
         text = "; ".join(
             f"{outcome.name}: {len(outcome.broken)} of {outcome.examined}, e.g. {outcome.broken[0]}" for outcome in bad
         )
-        raise DataError(f"the extended tokenizer fails its checks: {text}")
+        raise DataError(f"the new tokenizer fails its checks: {text}")
 
 
 def file_checks(

@@ -14,7 +14,7 @@ from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+ROLE_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _TALKS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("user", "What is 2 + 2?"),),
     (("user", "Hello!"), ("assistant", "Hello. How can I help you today?"), ("user", "Write a list:\n- one\n- two")),
@@ -89,7 +89,7 @@ def loaded_checks(
 def roles_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", gone: Collection[str] = ()) -> Outcome:
     """Begin, end, padding and the other roles have the tokens and ids that they had."""
     broken = []
-    for role in _ROLES:
+    for role in ROLE_TOKENS:
         before, after = (
             (getattr(base, role), getattr(base, f"{role}_id")),
             (
@@ -104,7 +104,7 @@ def roles_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", 
     after_all = dict(zip(new.all_special_tokens, new.all_special_ids, strict=True))
     if before_all != after_all:
         broken.append(f"special tokens: {before_all} -> {after_all}")
-    return Outcome("roles_kept", len(_ROLES) + 1, tuple(broken))
+    return Outcome("roles_kept", len(ROLE_TOKENS) + 1, tuple(broken))
 
 
 def chat_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase") -> Outcome:

@@ -1,7 +1,7 @@
 """What a tokenizer costs on text: tokens per word, bytes per token, lines that keep their ids."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langadapt.core.errors import DataError
@@ -76,10 +76,15 @@ def bytes_per_token(tokenizer: Any, texts: Sequence[str]) -> float | None:
     return sum(len(text.encode()) for text in texts) / tokens if tokens else None
 
 
-def same_ids_share(base: Any, new: Any, lines: Sequence[str]) -> float | None:
-    """Share of lines that both tokenizers turn into exactly the same ids; None for no lines."""
+def same_ids_share(base: Any, new: Any, lines: Sequence[str], ids: Mapping[int, int] | None = None) -> float | None:
+    """Share of lines that both tokenizers turn into exactly the same tokens; None for no lines.
+
+    `ids` maps old id -> new id where tokens were renumbered; one that is not in it is gone.
+    """
     pairs = zip(encode_all(raw_tokenizer(base), lines), encode_all(raw_tokenizer(new), lines), strict=True)
-    same = sum(before == after for before, after in pairs)
+    same = sum(
+        (before if ids is None else [ids.get(number, -1) for number in before]) == after for before, after in pairs
+    )
     return same / len(lines) if lines else None
 
 

@@ -117,11 +117,12 @@ def test_unknown_method_names_the_nearest(tiny: Path, tokenizer: Path, tmp_path:
     assert "subtoken-mean" in (caught.value.hint or "")
 
 
-def test_tokenizer_of_another_model(tiny: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_tokenizer_made_for_another_model(tiny: Path, tokenizer: Path, tmp_path: Path) -> None:
     content = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
     content["model"]["vocab"] = {piece: id + (id > 200) for piece, id in content["model"]["vocab"].items()}
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "t" / "vocab_map.jsonl").write_text('{"old_tokens": 358}\n', encoding="utf-8")
     with pytest.raises(DataError, match="does not extend the vocabulary"):
         langadapt.init_embeddings(out=tmp_path / "o", model=tiny, tokenizer=tmp_path / "t")
 

@@ -117,7 +117,7 @@ def test_match_refuses_a_tokenizer_of_another_model(tiny: Path, tmp_path: Path) 
     (folder / "vocab_map.jsonl").write_text('{"old_tokens": 128256}\n', encoding="utf-8")
     with pytest.raises(DataError, match="its base has 128,256 tokens"):
         match(base, TokenTable.from_folder(folder), base_rows=base.size)
-    (folder / "vocab_map.jsonl").unlink()
+    (folder / "vocab_map.jsonl").write_text('{"old_tokens": 358}\n', encoding="utf-8")
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     vocabulary = content["model"]["vocab"]
@@ -125,6 +125,11 @@ def test_match_refuses_a_tokenizer_of_another_model(tiny: Path, tmp_path: Path) 
     file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DataError, match="2 of its"):
         match(base, TokenTable.from_folder(folder), base_rows=base.size)
+    # one that does not say that it extends this one is taken for what it is
+    (folder / "vocab_map.jsonl").unlink()
+    found = match(base, TokenTable.from_folder(folder), base_rows=base.size)
+    ids = vocabulary["a"], vocabulary["b"]
+    assert found.renumbered and found.kept[ids[0]] == ids[1] and found.kept[ids[1]] == ids[0]
 
 
 def test_separator_candidates_have_each_id_once(tiny: Path) -> None:

@@ -1,0 +1,156 @@
+"""What must hold for a tokenizer whose tokens got other ids; each check compares the files as they were written."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from langadapt.vocab.checks import Outcome, fuzz_texts, same_round_trip
+from langadapt.vocab.loaded import ROLE_TOKENS, chat_texts, loads_as_written
+from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Ids = Mapping[int, int]
+
+
+def moved_checks(base: TokenizerFile, new: TokenizerFile, ids: Ids, words: Mapping[str, int]) -> list[Outcome]:
+    """All checks that need the files only; `ids` maps old id -> new id of each token that stayed."""
+    return [
+        ids_follow(base, new, ids),
+        merges_are_those_of_kept(base, new),
+        sections_same(base, new),
+        special_ids_follow(base, new, ids),
+        still_reachable(base, new, ids),
+        words_kept(base, new, ids, words),
+        same_round_trip(base, new, fuzz_texts(list(base.added))),
+    ]
+
+
+def ids_follow(base: TokenizerFile, new: TokenizerFile, ids: Ids) -> Outcome:
+    """Each kept piece has the id of the map, in the base's order, from 0 without a gap; all added tokens stay."""
+    after = new.tokenizer.get_vocab(with_added_tokens=True)
+    expected = {piece: ids[number] for piece, number in base.pieces.items() if number in ids}
+    broken = [f"`{piece}` is {after.get(piece)}, not {number}" for piece, number in expected.items()
+              if after.get(piece) != number]  # fmt: skip
+    broken += [f"`{piece}` is new" for piece in after.keys() - expected.keys()]
+    if sorted(after.values()) != list(range(len(after))):
+        broken.append("ids are not 0, 1, 2, ...")
+    if [new_id for _, new_id in sorted(ids.items())] != sorted(ids.values()):
+        broken.append("tokens changed their order")
+    broken += [f"added token `{piece}` is gone" for piece in base.added.keys() - new.added.keys()]
+    return Outcome("ids_follow", len(expected), tuple(sorted(broken)))
+
+
+def merges_are_those_of_kept(base: TokenizerFile, new: TokenizerFile) -> Outcome:
+    """Exactly the merges whose parts and result were kept, in the old order."""
+    there = new.model["vocab"].keys()
+    wanted = [pair for pair in base.merges if pair[0] in there and pair[1] in there and pair[0] + pair[1] in there]
+    broken = []
+    if wanted != new.merges:
+        lacking = sorted(set(wanted) - set(new.merges))[:5]
+        broken.append(
+            f"{len(new.merges)} merges, {len(wanted)} expected; not there: {lacking or 'none, but the order'}"
+        )
+    return Outcome("merges_are_those_of_kept", len(wanted), tuple(broken))
+
+
+def sections_same(base: TokenizerFile, new: TokenizerFile) -> Outcome:
+    """Normaliser, pre-tokenizer, decoder and model options are what they were; added tokens have their flags."""
+    broken = [name for name in ("normalizer", "pre_tokenizer", "decoder") if base.spec.get(name) != new.spec.get(name)]
+    for key, value in base.model.items():
+        if key not in ("vocab", "merges") and value != new.model.get(key):
+            broken.append(f"model option {key}")
+    flags = [
+        [{key: value for key, value in token.items() if key != "id"} for token in file.spec.get("added_tokens") or []]
+        for file in (base, new)
+    ]
+    if sorted(map(str, flags[0])) != sorted(map(str, flags[1])):
+        broken.append("added_tokens")
+    return Outcome("sections_same", 3 + len(base.model) + len(flags[0]), tuple(broken))
+
+
+def special_ids_follow(base: TokenizerFile, new: TokenizerFile, ids: Ids) -> Outcome:
+    """The post-processor adds the same tokens around a text, and added tokens in it are found, under their new ids."""
+    texts = ["", "a", *base.added, *(f"a{content}a" for content in base.added)]
+    before, after = set(base.added.values()), set(new.added.values())
+    broken = []
+    for text in texts:
+        old = [ids.get(number, -1) for number in base.tokenizer.encode(text).ids if number in before]
+        now = [number for number in new.tokenizer.encode(text).ids if number in after]
+        if old != now:
+            broken.append(f"`{text}`: {old} -> {now}")
+    return Outcome("special_ids_follow", len(texts), tuple(broken))
+
+
+def still_reachable(base: TokenizerFile, new: TokenizerFile, ids: Ids) -> Outcome:
+    """Each kept token that merges made of its own bytes is made of them as before."""
+    tokens = [(number, piece) for piece, number in base.model["vocab"].items()
+              if number in ids and piece not in base.added]  # fmt: skip
+    pieces = [piece for _, piece in tokens]
+    old = encode_all(base.model_stage(ignore_merges=False), pieces)
+    now = encode_all(new.model_stage(ignore_merges=False), pieces)
+    broken = [
+        f"`{piece}` gives {after}"
+        for (number, piece), before, after in zip(tokens, old, now, strict=True)
+        if before == [number] and after != [ids[number]]
+    ]
+    return Outcome("still_reachable", len(tokens), tuple(broken))
+
+
+def words_kept(base: TokenizerFile, new: TokenizerFile, ids: Ids, words: Mapping[str, int]) -> Outcome:
+    """Every word of the text all of whose tokens were kept is cut into exactly those."""
+    types = sorted(words)
+    pairs = zip(types, encode_all(base.model_stage(), types), encode_all(new.model_stage(), types), strict=True)
+    examined, broken = 0, []
+    for word, before, after in pairs:
+        if all(number in ids for number in before):
+            examined += 1
+            if [ids[number] for number in before] != after:
+                broken.append(f"`{word}`: {before} -> {after}")
+    return Outcome("words_kept", examined, tuple(broken))
+
+
+def moved_loaded_checks(
+    base: "PreTrainedTokenizerBase",
+    new: "PreTrainedTokenizerBase",
+    file: TokenizerFile,
+    texts: Sequence[str],
+    ids: Ids,
+) -> list[Outcome]:
+    """`base` and `new` as transformers loads them, `file` as it was written, `texts` of the corpora."""
+    return [roles_follow(base, new, ids), chat_follows(base, new, ids), loads_as_written(new, file, texts)]
+
+
+def roles_follow(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", ids: Ids) -> Outcome:
+    """Begin, end, padding and the other roles have the tokens that they had, under their new ids."""
+    broken = []
+    for role in ROLE_TOKENS:
+        old = getattr(base, f"{role}_id")
+        before = getattr(base, role), None if old is None else ids.get(old, -1)
+        after = getattr(new, role), getattr(new, f"{role}_id")
+        if before != after:
+            broken.append(f"{role}: {before} -> {after}")
+    all_before = {str(token): ids.get(id, -1) for token, id in _specials(base)}
+    all_after = {str(token): id for token, id in _specials(new)}
+    if all_before != all_after:
+        broken.append(f"special tokens: {all_before} -> {all_after}")
+    return Outcome("roles_follow", len(ROLE_TOKENS) + 1, tuple(broken))
+
+
+def _specials(tokenizer: "PreTrainedTokenizerBase") -> "zip[tuple[str, int]]":
+    return zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+
+
+def chat_follows(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", ids: Ids) -> Outcome:
+    """The chat template is the same, writes the same text, and that text has the same tokens under their new ids."""
+    broken = []
+    if base.chat_template != new.chat_template:
+        broken.append("the template changed")
+    before, after = chat_texts(base), chat_texts(new)
+    if before != after:
+        broken.append("a conversation is written differently")
+    for text in before:
+        old = [ids.get(number, -1) for number in base(text, add_special_tokens=False)["input_ids"]]
+        if old != new(text, add_special_tokens=False)["input_ids"]:
+            broken.append(f"{text[:60]!r} has other tokens")
+    return Outcome("chat_follows", len(before) + 1, tuple(broken))

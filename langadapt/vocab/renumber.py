@@ -1,0 +1,90 @@
+"""A tokenizer.json with fewer tokens and other ids: every number in the folder follows.
+
+Ids stand in many places: vocabulary, added tokens, post-processor, padding, and in the settings beside the file. One
+that was forgotten makes a special token another one, which nobody notices before the model talks nonsense.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from langadapt.core.io import pretty_json, read_json_object, write_durably
+from langadapt.vocab.tokenizer_file import COMPANIONS, NAME, TEMPLATE_FOLDER, TokenizerFile
+
+
+def in_order(kept: set[int]) -> dict[int, int]:
+    """Old id -> new id: the kept ids in their order, from 0 without a gap."""
+    return {old: new for new, old in enumerate(sorted(kept))}
+
+
+def renumbered(base: TokenizerFile, ids: Mapping[int, int]) -> dict[str, Any]:
+    """tokenizer.json with only the tokens in `ids` (old id -> new id), all added ones among them.
+
+    A merge stays if its two parts and its result do, in the order of the base.
+    """
+    pieces = {piece: ids[number] for piece, number in base.pieces.items() if number in ids}
+    model = base.model["vocab"].keys() & pieces.keys()
+    merges = [
+        [left, right] for left, right in base.merges if left in model and right in model and left + right in model
+    ]
+    # added tokens too: the library numbers those that the vocabulary does not name from its size
+    vocab = dict(sorted(pieces.items(), key=lambda item: item[1]))
+    spec = json.loads(json.dumps(base.spec | {"model": base.model | {"vocab": vocab, "merges": merges}}))
+    for token in spec.get("added_tokens") or []:
+        token["id"] = pieces[token["content"]]
+    spec["added_tokens"] = sorted(spec.get("added_tokens") or [], key=lambda token: int(token["id"]))
+    _follow(spec.get("post_processor"), pieces)
+    if isinstance(spec.get("padding"), dict):
+        spec["padding"]["pad_id"] = pieces.get(spec["padding"]["pad_token"], 0)
+    return dict(spec)
+
+
+def _follow(section: Any, pieces: Mapping[str, int]) -> None:
+    """New numbers in a post-processor: `TemplateProcessing` lists them beside the strings, two others have pairs."""
+    if not isinstance(section, dict):
+        return
+    for processor in section.get("processors") or []:
+        _follow(processor, pieces)
+    special = section.get("special_tokens")
+    if isinstance(special, dict):
+        for entry in special.values():
+            entry["ids"] = [pieces[token] for token in entry["tokens"]]
+    for key in ("sep", "cls"):
+        if isinstance(section.get(key), list):
+            section[key] = [section[key][0], pieces[section[key][0]]]
+
+
+def write_renumbered(spec: Mapping[str, Any], ids: Mapping[int, int], base_folder: Path, out: Path) -> None:
+    """Write a tokenizer folder: `spec`, and the base's companions with the new ids."""
+    write_durably(out / NAME, str(Tokenizer.from_str(json.dumps(spec)).to_str(pretty=True)))
+    for name in COMPANIONS:
+        path = base_folder / name
+        if not path.is_file():
+            continue
+        if name == "tokenizer_config.json":
+            write_durably(out / name, pretty_json(_settings(read_json_object(path), ids)))
+        elif name == "added_tokens.json":
+            moved = {piece: ids[number] for piece, number in read_json_object(path).items() if number in ids}
+            write_durably(out / name, pretty_json(moved))
+        else:
+            shutil.copyfile(path, out / name)
+    if (base_folder / TEMPLATE_FOLDER).is_dir():
+        (out / TEMPLATE_FOLDER).mkdir()
+        for path in sorted((base_folder / TEMPLATE_FOLDER).glob("*.jinja")):
+            shutil.copyfile(path, out / TEMPLATE_FOLDER / path.name)
+
+
+def _settings(settings: dict[str, Any], ids: Mapping[int, int]) -> dict[str, Any]:
+    """tokenizer_config.json with new ids, of `added_tokens_decoder` and of keys such as `pad_token_id`."""
+    decoder = settings.get("added_tokens_decoder")
+    if isinstance(decoder, dict):
+        moved = {ids[int(number)]: entry for number, entry in decoder.items() if int(number) in ids}
+        settings["added_tokens_decoder"] = {str(number): moved[number] for number in sorted(moved)}
+    for key, value in settings.items():
+        if key.endswith("_token_id") and isinstance(value, int):
+            settings[key] = ids.get(value)
+    return settings
