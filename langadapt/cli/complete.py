@@ -129,7 +129,9 @@ def _in_command(name: str, known: list[Word], words: list[str], current: str) ->
     places = [word for word in known if not word.names]
     if not places:
         return Answer()
-    place = places[min(len(given), len(places) - 1)]
+    # what may be repeated may be all that is there: `try MODEL... PROMPT`
+    repeated = next((word for word in places[: len(given) + 1] if word.repeatable), None)
+    place = repeated or places[min(len(given), len(places) - 1)]
     if len(given) >= len(places) and not place.repeatable:
         return Answer()
     return value(name, place, given, current)
@@ -159,8 +161,11 @@ def value(name: str, word: Word, given: list[str], current: str) -> Answer:
         return Answer([("method", "what a method takes"), *candidates.artifacts(current)], "files")
     if metavar == "NAME" and name in ("show", "list"):
         return Answer(candidates.methods() if given[:1] in (["method"], ["methods"]) else [])
-    if metavar in ("ARTIFACT", "MODEL", "MODEL..."):
-        return Answer(candidates.artifacts(current, ("model",) if metavar.startswith("MODEL") else ()), "files")
+    if metavar in ("MODEL...", "TOK..."):
+        kinds = ("model",) if metavar == "MODEL..." else ("tokenizer", "model")
+        return Answer([*candidates.artifacts(current, kinds), *candidates.steps()], "files")
+    if metavar in ("ARTIFACT", "MODEL"):
+        return Answer(candidates.artifacts(current, ("model",) if metavar == "MODEL" else ()), "files")
     also = "files" if metavar in _FILES else "folders" if metavar in _FOLDERS else "none"
     choices = [(text, "") for text in metavar.split("|")] if "|" in metavar else []
     return Answer(choices, also)

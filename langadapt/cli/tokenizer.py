@@ -141,6 +141,8 @@ def _show(texts: list[str], names: list[str], figures: list[dict[str, Any]], fou
     tables = []
     if found is not None:
         data |= found
+        rows.append(("tokens that only it has", "", _value("", found["new_tokens"])))
+        rows.append(("of them used", "", _value("", found["new_tokens_used"])))
         rows.append(("documents with the same ids", _value("_share", found["documents_same_ids"]), ""))
         rows.append(("lines with the same ids", _value("_share", found["lines_same_ids"]), ""))
         changed = [

@@ -195,7 +195,10 @@ def readable(reader: PieceReader, pieces: Sequence[str]) -> str:
 
 
 def compared(first: Usage, second: Usage, texts: Sequence[str]) -> dict[str, Any]:
-    """Shares of equal ids, and the words on which the two differ most: by tokens in all of their places together."""
+    """Shares of equal ids, tokens that only the second has, and the words on which the two differ most.
+
+    The difference of a word is in tokens, of all its places together.
+    """
     one, two = first.tokenizer, second.tokenizer
     changes = []
     before, after = first.by_word or {}, second.by_word or {}
@@ -217,7 +220,12 @@ def compared(first: Usage, second: Usage, texts: Sequence[str]) -> dict[str, Any
                 ],
             }
         )
+    known = one.get_vocab()
+    own = [number for piece, number in two.get_vocab().items() if piece not in known]
+    used = sum(number < len(second.counts_V) and second.counts_V[number] > 0 for number in own)
     return {
+        "new_tokens": len(own),
+        "new_tokens_used": int(used),
         "documents_same_ids": _rounded(same_ids_share(one, two, texts)),
         "lines_same_ids": _rounded(same_ids_share(one, two, lines_of(texts))),
         "changed_words": words,

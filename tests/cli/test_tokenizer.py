@@ -34,6 +34,12 @@ def test_stats(call: Run, here: Path) -> None:
 def test_compare(call: Run, here: Path) -> None:
     found = json.loads(call("tokenizer", "compare", "base", "new", "--text", "hu.txt", "--json").out)
     assert found["lines_same_ids"] == 0.0
+    new = {"sz", "sze", "Ġsze", "Ãº", "szesz"}
+    text = json.loads(call("tokenizer", "encode", "new", "-", "--json", stdin=(here / "hu.txt").read_bytes()).out)
+    assert (found["new_tokens"], found["new_tokens_used"]) == (
+        len(new), len(new & {token["piece"] for token in text["tokens"]})
+    )  # fmt: skip
+    assert 0 < found["new_tokens_used"] < 5
     words = {word["word"]: word for word in found["changed_words"]}
     assert set(words) == {"száz", "múlt", "ősz"} and words["száz"]["tokens"][0] > words["száz"]["tokens"][1]
     assert words["múlt"]["pieces"][0].count("|") > words["múlt"]["pieces"][1].count("|")
