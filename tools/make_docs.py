@@ -1,4 +1,7 @@
-"""Write docs/cli.md from the declarations of verbs and commands; with --check only compare (exit 1 if it is stale)."""
+"""Write docs/cli.md from the declarations of verbs and commands, and the table of docs/memory.md from the formula.
+
+With --check only compare (exit 1 if one is stale).
+"""
 
 import argparse
 import difflib
@@ -16,7 +19,9 @@ from langadapt.cli.options import SHARED
 from langadapt.core import listing
 from langadapt.core.verb import Verb, load
 
-PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE, MEMORY = DOCS / "cli.md", DOCS / "memory.md"
+BEGIN, END = "<!-- table made by tools/make_docs.py -->", "<!-- end of table -->"
 
 HEAD = """# Command line
 
@@ -141,25 +146,33 @@ def _text(text: str | None) -> list[str]:
     return lines
 
 
+def memory_page(old: str) -> str:
+    """docs/memory.md with its table made anew."""
+    from langadapt.train.cards import reference_table
+
+    head, *rows = reference_table()
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    before, _, rest = old.partition(BEGIN)
+    return "\n".join([before + BEGIN, *lines, END + rest.partition(END)[2]])
+
+
 def main() -> int:
-    """Write the page, or compare it."""
+    """Write the pages, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit 1 if docs/cli.md is not what would be written")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a page is not what would be written")
     check = parser.parse_args().check
-    new = page()
-    old = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+    old = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in (PAGE, MEMORY)}
+    new = {PAGE: page(), MEMORY: memory_page(old[MEMORY])}
+    stale = [path for path in new if new[path] != old[path]]
     if not check:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(new, encoding="utf-8", newline="\n")
+        for path in stale:
+            path.write_text(new[path], encoding="utf-8", newline="\n")
         return 0
-    if new == old:
-        return 0
-    print("docs/cli.md is stale; run: python tools/make_docs.py", file=sys.stderr)
-    for line in list(difflib.unified_diff(old.splitlines(), new.splitlines(), "docs/cli.md", "declared", lineterm=""))[
-        :40
-    ]:
-        print(line, file=sys.stderr)
-    return 1
+    for path in stale:
+        print(f"docs/{path.name} is stale; run: python tools/make_docs.py", file=sys.stderr)
+        lines = difflib.unified_diff(old[path].splitlines(), new[path].splitlines(), "written", "declared", lineterm="")
+        print(*list(lines)[:40], sep="\n", file=sys.stderr)
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

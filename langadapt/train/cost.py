@@ -1,4 +1,4 @@
-"""What training will cost: memory from formulas, time from one layer timed on this machine.
+"""How long training will take: one layer, a piece of the head and of the optimiser, timed on this machine.
 
 Everything is computed from a few numbers about the model, so that a model that does not exist yet has a price too.
 The layer is that of the usual decoder (RMS norm, rotary attention, gated MLP); widths that are not known are chosen
@@ -8,85 +8,22 @@ so that it has the right number of parameters.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch.nn import functional
 
+from langadapt.train.footprint import MOMENT_BYTES, USUAL, Kept, Shape, Work
 from langadapt.train.loss import cross_entropy
 
-Compute = Literal["fp32", "bf16"]
-
-# Python, torch and transformers, loaded and having run once.
-_PROGRAM_BYTES = 420_000_000
-# Activations kept for backward, in bytes per token and layer, as multiples of the hidden width and of the summed
-# output width of a layer's matrices. Fitted to a 135M Llama (docs/cpt.md) and close to a count of saved tensors.
-_KEPT = {"fp32": (36.0, 5.6), "bf16": (24.0, 3.4)}
 _HEAD_WIDTH = 64
 # Bytes a second of writing, flushing and hashing a checkpoint or model, on a slow disk.
 _DISK_RATE = 200e6
 _START_SECONDS = 6.0
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A model as the formulas see it; `trained` is the number of parameters that move."""
-
-    parameters: int
-    trained: int
-    rows: int
-    hidden: int
-    layers: int
-    tied: bool
-
-    @property
-    def tables(self) -> int:
-        """Parameters of input table and head."""
-        return self.rows * self.hidden * (1 if self.tied else 2)
-
-    @property
-    def layer_width(self) -> int:
-        """Summed output width of the matrices of one layer, each seen as [hidden, width]."""
-        return max(4, round((self.parameters - self.tables) / max(self.layers, 1) / self.hidden))
-
-    @property
-    def body_moves(self) -> bool:
-        """Does anything besides the tables move?"""
-        return self.trained > self.tables * 1.001
-
-
-@dataclass(frozen=True)
-class Work:
-    """How much is done at once and in a step."""
-
-    block_tokens: int
-    batch_blocks: int
-    micro_batch_blocks: int
-    compute: Compute
-
-    @property
-    def micro_tokens(self) -> int:
-        """Tokens of one forward pass."""
-        return self.block_tokens * min(self.micro_batch_blocks, self.batch_blocks)
-
-
-def memory_bytes(shape: Shape, work: Work) -> int:
-    """Peak resident memory of the training process.
-
-    Weights 4 bytes a parameter, moments 8 and gradients 4 a trained one, bf16 copies of the matrices 2; activations
-    and logits (value and gradient) of one micro-batch.
-    """
-    wide, half = shape.parameters, 2 * shape.parameters if work.compute == "bf16" else 0
-    per_hidden, per_width = _KEPT[work.compute]
-    # A frozen body keeps no gradients of its matrices, but its activations still: the input table moves below it
-    activations = work.micro_tokens * shape.layers * (per_hidden * shape.hidden + per_width * shape.layer_width)
-    logits = work.micro_tokens * shape.rows * (8 if work.compute == "fp32" else 4)
-    return round(_PROGRAM_BYTES + 4 * wide + 12 * shape.trained + half + activations + logits)
-
-
-def checkpoint_bytes(trained: int) -> int:
-    """Weights and two moments in fp32."""
-    return 12 * trained
+def checkpoint_bytes(trained: int, kept: Kept = USUAL) -> int:
+    """Weights that move and their two moments."""
+    return round(trained * ((2 if kept.weights == "bf16" else 4) + MOMENT_BYTES[kept.moments]))
 
 
 def write_seconds(amount: int) -> float:
@@ -112,7 +49,9 @@ class Times:
         return _START_SECONDS + self.steps * self.step + probing + writing
 
 
-def step_seconds(shape: Shape, work: Work, *, device: torch.device, budget_seconds: float = 1.5) -> float:
+def step_seconds(
+    shape: Shape, work: Work, *, device: torch.device, recompute: bool = False, budget_seconds: float = 1.5
+) -> float:
     """Seconds of one optimiser step, from one layer, a piece of the head and a piece of the optimiser timed here."""
     tokens = work.micro_tokens
     timed_layer = min(tokens, max(64, round(2e10 / (6 * shape.layer_width * shape.hidden))))
@@ -123,7 +62,9 @@ def step_seconds(shape: Shape, work: Work, *, device: torch.device, budget_secon
     timed_numbers = min(shape.trained, 4_000_000)
     move = _time(_move(timed_numbers, device), device, budget_seconds * 0.15) / timed_numbers
     # Frozen matrices need no gradients of their own: two of three products remain
-    body = layer * shape.layers * (1.0 if shape.body_moves else 2 / 3)
+    # ... and activations that are computed again need a fourth
+    products = (3 if shape.body_moves or shape.rank else 2) + recompute
+    body = layer * shape.layers * products / 3
     return work.batch_blocks * work.block_tokens * (body + head) + shape.trained * move
 
 

@@ -14,7 +14,7 @@ from langadapt.core.errors import ConfigError, ResourceError
 
 Asked = Literal["auto", "on", "off"]
 # Of the free memory, before activations are given up for time: estimates are good to 15 %.
-_SHARE = 0.85
+ENOUGH = 0.85
 
 
 def recompute(model: Any, asked: Asked, *, needed_bytes: int, device: torch.device) -> bool:
@@ -26,7 +26,7 @@ def recompute(model: Any, asked: Asked, *, needed_bytes: int, device: torch.devi
     able = bool(getattr(model, "supports_gradient_checkpointing", False))
     if asked == "on" and not able:
         raise ConfigError(f"{type(model).__name__} has no gradient checkpointing", hint="leave the option out")
-    if asked == "off" or not able or (asked == "auto" and needed_bytes <= _SHARE * free_memory(device)):
+    if asked == "off" or not able or (asked == "auto" and needed_bytes <= ENOUGH * free_memory(device)):
         return False
     # The recomputed forward pass draws the same dropout: random state is kept and put back (preserve_rng_state)
     # (transformers 6 has the second name only)

@@ -8,7 +8,7 @@ import torch
 
 IGNORED = -100
 # 2**23 fp32 numbers are 32 MiB of scratch memory; larger pieces were not faster on CPU.
-_PIECE_NUMBERS = 2**23
+PIECE_NUMBERS = 2**23
 # Pieces of the head's product want more rows: each one reads and writes the whole gradient of the head once. At
 # 53k rows 2**26 numbers were as fast as one product, 2**24 cost 12 % of the head's time (docs/cpt.md).
 HEAD_PIECE_NUMBERS = 2**26
@@ -48,7 +48,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits_NV: torch.Tensor, labels_N: torch.Tensor, divisor: float) -> torch.Tensor:
         gradient_NV = torch.empty_like(logits_NV)
         total = torch.zeros((), dtype=torch.float64, device=logits_NV.device)
-        for piece in _pieces(logits_NV.shape[0], max(1, _PIECE_NUMBERS // logits_NV.shape[1])):
+        for piece in _pieces(logits_NV.shape[0], max(1, PIECE_NUMBERS // logits_NV.shape[1])):
             # a copy also of fp32 logits: the model's own code may need them for its backward pass
             logits = logits_NV[piece].to(torch.float32, copy=True)
             loss, share = _loss_and_share(logits, labels_N[piece], divisor)
@@ -136,7 +136,7 @@ def _loss_and_share(logits: torch.Tensor, labels: torch.Tensor, divisor: float) 
 def _gradient_in_place(logits: torch.Tensor, labels: torch.Tensor, divisor: float, bend: Bend) -> torch.Tensor:
     """Replace plain logits by the gradient to them, a few rows of fp32 at a time; returns the summed loss."""
     total = torch.zeros((), dtype=torch.float64, device=logits.device)
-    for piece in _pieces(logits.shape[0], max(1, _PIECE_NUMBERS // logits.shape[1])):
+    for piece in _pieces(logits.shape[0], max(1, PIECE_NUMBERS // logits.shape[1])):
         plain = logits[piece].to(torch.float32, copy=True)
         bent = bend.forward(plain)
         kept = bent.clone() if bend.cap is not None else bent
@@ -148,7 +148,7 @@ def _gradient_in_place(logits: torch.Tensor, labels: torch.Tensor, divisor: floa
 
 def _add_product(total_VH: torch.Tensor, gradient: torch.Tensor, hidden: torch.Tensor, *, first: bool) -> None:
     """total (+)= gradient.T @ hidden, in fp32, some rows of the table at a time so that the product stays small."""
-    for rows in _pieces(total_VH.shape[0], max(1, _PIECE_NUMBERS // total_VH.shape[1] // 2)):
+    for rows in _pieces(total_VH.shape[0], max(1, PIECE_NUMBERS // total_VH.shape[1] // 2)):
         product = gradient[:, rows].T @ hidden
         if first:
             total_VH[rows] = product

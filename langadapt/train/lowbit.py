@@ -16,8 +16,6 @@ Moments = Literal["fp32", "8bit", "4bit"]
 # Numbers that share a scale, as torchao and bitsandbytes have them; smaller tensors keep fp32 moments.
 _BLOCK = {"8bit": 256, "4bit": 128}
 _SMALLEST = 4096
-# Bytes of both moments of one number, scales included.
-BYTES_OF_MOMENTS = {"fp32": 8.0, "8bit": 2 * (1 + 4 / 256), "4bit": 2 * (0.5 + 4 / 128)}
 
 
 def check_installed() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from langadapt.train import lowbit
+from langadapt.train.footprint import MOMENT_BYTES
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 _KEYS = {"mean": "exp_avg", "square": "exp_avg_sq"}
@@ -181,7 +182,7 @@ class Optimiser:
 
     def checkpoint_bytes(self) -> int:
         """Size of `tensors` when everything has moved."""
-        moments = lowbit.BYTES_OF_MOMENTS[self.settings.moments]
+        moments = MOMENT_BYTES[self.settings.moments]
         return round(sum(value.numel() * (value.element_size() + moments) for value in self.parameters.values()))
 
     def norms(self) -> Mapping[str, float]:

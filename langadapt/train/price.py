@@ -2,24 +2,45 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes, show_seconds
+from langadapt.model.tables import TableNames
 from langadapt.train import cost
+from langadapt.train.cards import NOTHING, card_rows, first_that_fits
+from langadapt.train.faster import ENOUGH, free_memory
+from langadapt.train.footprint import Kept, Moments, Shape, Work, memory_bytes, shape_of
 from langadapt.train.machine import threads_set
 from langadapt.train.plan import Plan
 from langadapt.train.rates import probe_steps, rates_to_try
 from langadapt.train.session import Means
+from langadapt.train.subject import Choices, choose_movable
 
+Moves = Literal["full", "tables", "none"]
+# Of an adapter whose configuration names none.
+_USUAL_RANK = 8
 STORED_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
-class Wishes(Protocol):
+class Numbers(Protocol):
+    """How the user wants numbers to be kept."""
+
+    @property
+    def moments(self) -> Moments: ...
+    @property
+    def weights(self) -> Literal["fp32", "bf16"]: ...
+    @property
+    def compile(self) -> bool: ...
+
+
+class Wishes(Choices, Numbers, Protocol):
     """What the user may set that changes the price beyond the plan and the means."""
 
     @property
-    def strategy(self) -> str: ...
+    def compute(self) -> str: ...
+    @property
+    def micro_batch_blocks(self) -> int | None: ...
     @property
     def threads(self) -> int | None: ...
     @property
@@ -42,17 +63,16 @@ def price(
     wishes: Wishes, plan: Plan, means: Means, model: Mapping[str, Any], data: Mapping[str, Any], *, lang: str
 ) -> Estimate:
     """Time and memory from facts of model and data, and from one layer timed on this machine."""
-    tables = int(model["rows"]) * int(model["hidden_size"]) * (1 if model["tied"] else 2)
-    trained = int(model["parameters"]) if wishes.strategy != "embeddings" else tables
-    shape = cost.Shape(
-        int(model["parameters"]), trained, int(model["rows"]), int(model["hidden_size"]), int(model["layers"]),
-        bool(model["tied"]),
-    )  # fmt: skip
-    work = cost.Work(plan.block_tokens, plan.budget.batch_blocks, means.micro_batch_blocks, means.compute)
+    shape = _shape(wishes, model)
+    stored = STORED_BYTES.get(str(model.get("dtype")), 4)
+    work = Work(plan.block_tokens, plan.budget.batch_blocks, means.micro_batch_blocks, means.compute)
+    kept = kept_of(wishes, shape, means, stored_bytes=stored)
+    if means.recompute == "auto" and memory_bytes(shape, work, kept) > ENOUGH * free_memory(means.device):
+        kept = replace(kept, recompute=True)
     with threads_set(wishes.threads):
-        step = cost.step_seconds(shape, work, device=means.device)
-    weights = shape.parameters * STORED_BYTES.get(str(model.get("dtype")), 4)
-    checkpoint = cost.checkpoint_bytes(trained)
+        step = cost.step_seconds(shape, work, device=means.device, recompute=kept.recompute)
+    weights = shape.parameters * stored
+    checkpoint = cost.checkpoint_bytes(shape.trained, kept)
     times = cost.Times(
         step=step,
         steps=plan.steps_to_do,
@@ -60,7 +80,6 @@ def price(
         probes=-(-plan.steps_to_do // plan.probe_every) + 1,
         probe_tokens=_probe_tokens(data),
     )
-    memory = cost.memory_bytes(shape, work)
     # a stopped run writes one more than those that fall due; the oldest goes after the newest is complete
     disk = min(wishes.keep_checkpoints + 1, times.checkpoints + 1) * checkpoint + weights
     if plan.kept_step is not None:
@@ -71,26 +90,68 @@ def price(
         "strategy": wishes.strategy,
         "steps": plan.budget.steps,
         "tokens": plan.budget.tokens,
-        "trained_parameters": trained,
+        "trained_parameters": shape.trained,
         "epochs": plan.target_epochs,
     }
     rows: tuple[tuple[str, str], ...] = (
         *plan.rows(),
         ("a step", f"{show_seconds(step)} ({plan.budget.batch_tokens / step:,.0f} tokens a second, {means.compute})"),
         ("checkpoints", f"every {plan.checkpoint_every} steps, {show_bytes(checkpoint)} each"),
+        *_fitting(wishes, plan, shape, work, kept, means, stored),
     )
     seconds = times.seconds(shape, work, checkpoint, weights)
     if wishes.lr_probe:
-        rates, count = (
-            rates_to_try(plan.schedule.peak, wishes.lr_probe_factors),
-            probe_steps(plan, wishes.lr_probe_steps),
-        )
+        rates = rates_to_try(plan.schedule.peak, wishes.lr_probe_factors)
+        count = probe_steps(plan, wishes.lr_probe_steps)
         short = replace(times, steps=count, checkpoints=0, probes=2)
         spent = len(rates) * short.seconds(shape, work, checkpoint, 0)
         seconds += spent
         words = ", ".join(f"{rate:g}" for rate in rates)
         rows += (("rates to try", f"{words}: {count} steps each, {show_seconds(spent)}; then the run at one of them"),)
-    return Estimate(seconds=seconds, memory_bytes=memory, disk_bytes=disk, facts=facts, rows=rows)
+    return Estimate(
+        seconds=seconds, memory_bytes=memory_bytes(shape, work, kept), disk_bytes=disk, facts=facts, rows=rows
+    )
+
+
+def _shape(wishes: Wishes, model: Mapping[str, Any]) -> Shape:
+    """The strategy is asked with two parameters that stand for tables and body."""
+    values = {"parameters": int(model["parameters"]), "rows": int(model["rows"]), "hidden": int(model["hidden_size"])}
+    plain = shape_of(**values, layers=int(model["layers"]), tied=bool(model["tied"]), moves="full")
+    movable = choose_movable(wishes, {"tables": plain.tables, "body": plain.body}, TableNames("tables"))
+    rank = 0 if movable.adapter is None else int(movable.adapter.get("r", _USUAL_RANK))
+    own = movable.names
+    # a strategy that goes by other names than these is priced as if it moved everything
+    moves: Moves = "full" if "body" in own else "tables" if "tables" in own else "none" if rank else "full"
+    return shape_of(**values, layers=plain.layers, tied=plain.tied, moves=moves, rank=rank)
+
+
+def kept_of(wishes: Numbers, shape: Shape, means: Means, *, stored_bytes: int) -> Kept:
+    """How numbers are kept in memory."""
+    return Kept(
+        moments=wishes.moments,
+        weights=wishes.weights,
+        recompute=means.recompute == "on",
+        stored_bytes=stored_bytes if shape.rank else 4,
+        on_cpu=means.device.type == "cpu",
+        compiled=wishes.compile,
+    )
+
+
+def _fitting(
+    wishes: Wishes, plan: Plan, shape: Shape, work: Work, kept: Kept, means: Means, stored_bytes: int
+) -> list[tuple[str, str]]:
+    """On which cards the run would fit; and what makes it fit here, where it does not."""
+    rows = []
+    free = free_memory(means.device)
+    needed = memory_bytes(shape, work, kept)
+    if needed > free:
+        setup = first_that_fits(shape, work, kept, free, stored_bytes=stored_bytes)
+        words = NOTHING if setup is None else f"with {setup.words}"
+        rows.append(("here", f"{show_bytes(needed)} of {show_bytes(free)} that are free; {words}"))
+    blocks = plan.micro_batch_blocks("cuda", wishes.micro_batch_blocks)
+    on_card = replace(work, micro_batch_blocks=blocks, compute="fp32" if wishes.compute == "fp32" else "bf16")
+    there = replace(kept, recompute=means.recompute == "on", on_cpu=False)
+    return [*rows, *card_rows(shape, on_card, there, stored_bytes=stored_bytes)]
 
 
 def _probe_tokens(data: Mapping[str, Any]) -> int:

@@ -10,8 +10,9 @@ from torch import nn
 
 from langadapt.core.deadline import reserve
 from langadapt.train.branch import Branch
-from langadapt.train.cost import Shape, Work, memory_bytes, write_seconds
+from langadapt.train.cost import write_seconds
 from langadapt.train.faster import Asked, check_compiler, compile_layers, recompute
+from langadapt.train.footprint import Kept, Shape, Work, memory_bytes
 from langadapt.train.head import find_head
 from langadapt.train.isolation import prove_isolation
 from langadapt.train.loop import BadStep, Settings, Surroundings, Trained, train
@@ -150,4 +151,7 @@ def _needed(model: Any, optimiser: Optimiser, plan: Plan, means: Means) -> int:
     trained = sum(value.numel() for value in optimiser.parameters.values())
     shape = Shape(parameters, trained, rows, hidden, layers, bool(getattr(text, "tie_word_embeddings", False)))
     work = Work(plan.block_tokens, plan.budget.batch_blocks, means.micro_batch_blocks, means.compute)
-    return memory_bytes(shape, work)
+    adam = optimiser.settings
+    weights: Compute = "bf16" if adam.rounds else "fp32"
+    kept = Kept(adam.moments, weights, on_cpu=means.device.type == "cpu", compiled=means.compile)
+    return memory_bytes(shape, work, kept)

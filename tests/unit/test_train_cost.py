@@ -9,7 +9,8 @@ from langadapt.core import verb as verbs
 from langadapt.core.config import validate
 from langadapt.core.inputs import Input
 from langadapt.train import cost
-from langadapt.train.cost import Shape, Work, memory_bytes, step_seconds
+from langadapt.train.cost import step_seconds
+from langadapt.train.footprint import Shape, Work, memory_bytes
 
 SMOLLM2 = Shape(parameters=134_515_008, trained=134_515_008, rows=49_152, hidden=576, layers=30, tied=True)
 MODEL_FACTS = {
@@ -56,6 +57,29 @@ def test_embeddings_only_is_cheaper(quick: None) -> None:
     full, tables = price(steps=10), price(steps=10, strategy="embeddings")
     assert tables.memory_bytes < full.memory_bytes - 1e9
     assert tables.facts["trained_parameters"] == 53_152 * 576
+
+
+def test_memory_knows_adapters_moments_and_checkpointing(quick: None) -> None:
+    usual = price(steps=10, gradient_checkpointing="off").memory_bytes
+    lora = price(steps=10, strategy="lora", strategy_options={"rank": 8})
+    assert lora.facts["trained_parameters"] == pytest.approx(53_152 * 576 + 30 * 8 * (7 * 576 + 6144), rel=1e-3)
+    assert lora.memory_bytes < usual
+    assert price(steps=10, gradient_checkpointing="on").memory_bytes < usual - 5e8
+    low = price(steps=10, moments="8bit", weights="bf16", compute="bf16", compile=True)
+    assert low.memory_bytes < usual - 1.5e9 and low.disk_bytes < price(steps=10).disk_bytes
+    stages = price(steps=10, stages=[{"share": 0.5, "strategy": "embeddings"}, {"strategy": "full"}])
+    assert stages.facts["trained_parameters"] == 136_819_008
+
+
+def test_the_dry_run_says_what_fits_where(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langadapt.train.price.free_memory", lambda device: 3.8e9)
+    shown = dict(price(steps=10, gradient_checkpointing="off").rows)
+    assert shown["fits 12, 16, 24, 48, 80 GB"] == "yes"
+    assert shown["here"].endswith("of 3.8 GB that are free; with -o micro_batch_blocks=1 --gradient-checkpointing on")
+    monkeypatch.setattr("langadapt.train.price.free_memory", lambda device: 2e9)
+    assert dict(price(steps=10, gradient_checkpointing="off").rows)["here"].endswith("; does not fit")
+    monkeypatch.setattr("langadapt.train.price.free_memory", lambda device: 1e12)
+    assert "here" not in dict(price(steps=10).rows)
 
 
 def test_learning_rates_that_are_tried_are_part_of_the_price(quick: None) -> None:

@@ -21,7 +21,7 @@ from tests.fixtures.tiny import TINY_VOCABULARY, tiny_model
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "_FEWEST_ROWS", 1)
     monkeypatch.setattr(losses, "HEAD_PIECE_NUMBERS", 3 * TINY_VOCABULARY)
-    monkeypatch.setattr(losses, "_PIECE_NUMBERS", 2 * TINY_VOCABULARY)
+    monkeypatch.setattr(losses, "PIECE_NUMBERS", 2 * TINY_VOCABULARY)
     monkeypatch.setattr(heads, "HEAD_PIECES_FROM", 0)
 
 
@@ -32,7 +32,7 @@ def test_loss_and_gradients_against_the_formula_in_double(
 ) -> None:
     monkeypatch.setattr(losses, "_FEWEST_ROWS", 1)
     monkeypatch.setattr(losses, "HEAD_PIECE_NUMBERS", 3 * 13)
-    monkeypatch.setattr(losses, "_PIECE_NUMBERS", 2 * 13)
+    monkeypatch.setattr(losses, "PIECE_NUMBERS", 2 * 13)
     random = torch.Generator().manual_seed(4)
     hidden = torch.randn(2, 8, 5, generator=random)
     weight, shift = torch.randn(13, 5, generator=random), torch.randn(13, generator=random)

@@ -1,0 +1,205 @@
+"""How much memory training takes: a sum over what is alive when most of it is.
+
+Counts of saved activations are those of a decoder layer with RMS norm, rotary attention and a gated MLP as
+transformers computes it; `tests/unit/test_train_footprint.py` counts them on such a layer, and
+`tests/benchmarks/cpt_memory.py` measures whole runs.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from langadapt.train.loss import HEAD_PIECE_NUMBERS, HEAD_PIECES_FROM, PIECE_NUMBERS
+
+Compute = Literal["fp32", "bf16"]
+Moments = Literal["fp32", "8bit", "4bit"]
+
+# Python, torch, transformers and a tokenizer; what peft, and torchao with torch's compiler, add.
+_PROGRAM_BYTES = 450_000_000
+_PEFT_BYTES = 100_000_000
+# Both averages of one number, scales included (`lowbit`).
+MOMENT_BYTES = {"fp32": 8.0, "8bit": 2 * (1 + 4 / 256), "4bit": 2 * (0.5 + 4 / 128)}
+# torchao's step as plain operations unpacks a whole tensor into codes of 8 bytes: measured, 52 to 57 bytes a number.
+_UNPACKED_BYTES = 57
+# fp32 copies of one piece of the logits while loss and gradient are made of it.
+_PIECE_COPIES = 4
+# Matrices of a decoder layer: query, key, value, back, gate, up, down.
+_MATRICES = 7
+# glibc fills the holes that a layer's freed intermediates leave only in part. Of the hidden width, bytes a token and
+# layer: 14 to 17 were measured; with every tensor in a mapping of its own (MALLOC_MMAP_THRESHOLD_) there were none.
+_HOLES = 16
+_FEWEST_ROWS = 128
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model as the formulas see it; `trained` is the number of parameters that move, those of an adapter included.
+
+    `rank` is that of the adapter, 0 without one.
+    """
+
+    parameters: int
+    trained: int
+    rows: int
+    hidden: int
+    layers: int
+    tied: bool
+    rank: int = 0
+
+    @property
+    def head(self) -> int:
+        """Parameters of one table."""
+        return self.rows * self.hidden
+
+    @property
+    def tables(self) -> int:
+        """Parameters of input table and head."""
+        return self.head * (1 if self.tied else 2)
+
+    @property
+    def body(self) -> int:
+        """Parameters of everything else."""
+        return max(0, self.parameters - self.tables)
+
+    @property
+    def layer_width(self) -> int:
+        """Summed output width of the matrices of one layer, each seen as [hidden, width]."""
+        return max(4, round(self.body / max(self.layers, 1) / self.hidden))
+
+    @property
+    def inner(self) -> float:
+        """Width of the gated MLP, where keys and values together are two thirds of the hidden width."""
+        return max(self.hidden / 3, (self.layer_width - self.hidden * 8 / 3) / 3)
+
+    @property
+    def adapter(self) -> int:
+        """Parameters of two factors of `rank` beside every matrix of a layer."""
+        return self.layers * self.rank * (_MATRICES * self.hidden + self.layer_width)
+
+    @property
+    def body_moves(self) -> bool:
+        """Does anything besides tables and adapter move?"""
+        return self.trained - self.adapter > self.tables * 1.001
+
+    @property
+    def tables_move(self) -> bool:
+        """Do input table and head move?"""
+        return self.trained - self.adapter >= self.tables * 0.999
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much is done at once and in a step."""
+
+    block_tokens: int
+    batch_blocks: int
+    micro_batch_blocks: int
+    compute: Compute
+
+    @property
+    def micro_tokens(self) -> int:
+        """Tokens of one forward pass."""
+        return self.block_tokens * min(self.micro_batch_blocks, self.batch_blocks)
+
+    @property
+    def accumulates(self) -> bool:
+        """Are gradients of one micro-batch there while the next is computed?"""
+        return self.micro_batch_blocks < self.batch_blocks
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How numbers are kept. `stored_bytes` are those of a number of a frozen matrix beside an adapter."""
+
+    moments: Moments = "fp32"
+    weights: Compute = "fp32"
+    recompute: bool = False
+    stored_bytes: int = 4
+    on_cpu: bool = False
+    compiled: bool = False
+
+    @property
+    def eager(self) -> bool:
+        """Do plain operations on a CPU do the work?"""
+        return self.on_cpu and not self.compiled
+
+
+USUAL = Kept()
+
+
+def activation_bytes(shape: Shape, work: Work) -> float:
+    """Saved for the backward pass, a token and layer.
+
+    In fp32 words: two inputs of norms and two normed ones; inputs of query/key/value, of the back projection and of
+    gate/up; query, key and value for attention (keys and values repeated to the hidden width), its result being the
+    input of the back projection; gate, its SiLU, up, their product. Autocast keeps a 2-byte copy of an input for each
+    matrix that reads it. A frozen matrix keeps no input, a frozen norm no normed value. The mask has a row a token.
+    """
+    width, inner, bf16 = shape.hidden, shape.inner, work.compute == "bf16"
+    size, mask = (2, 2 * work.block_tokens) if bf16 else (4, 4 * work.block_tokens)
+    if shape.body_moves:
+        return (34 * width + 8 * inner if bf16 else 40 * width + 16 * inner) + mask
+    frozen = 8 * width + size * (4 * width + 3 * inner) + mask
+    if not shape.rank:
+        return frozen
+    inputs = 6 * width if bf16 else 2 * width
+    return frozen + size * (inputs + inner + _MATRICES * shape.rank)
+
+
+def head_bytes(shape: Shape, work: Work, kept: Kept = USUAL) -> float:
+    """The head's product, loss and gradient at their largest: whole logits, or one piece of them."""
+    size = 2 if work.compute == "bf16" else 4
+    copy = 2 * shape.head if size == 2 and kept.weights == "fp32" else 0
+    numbers = work.micro_tokens * shape.rows
+    scratch = _PIECE_COPIES * 4 * min(numbers, PIECE_NUMBERS)
+    gradient = 4 * shape.head if shape.tables_move else 0
+    if numbers > HEAD_PIECES_FROM:
+        rows = min(work.micro_tokens, max(_FEWEST_ROWS, HEAD_PIECE_NUMBERS // shape.rows))
+        return copy + rows * shape.rows * size + max(scratch, gradient)
+    # the product's own gradient comes in its dtype and is then widened
+    return copy + 2 * numbers * size + max(scratch, gradient + (size * shape.head if gradient and size == 2 else 0))
+
+
+def memory_bytes(shape: Shape, work: Work, kept: Kept = USUAL) -> int:
+    """Peak memory of the training process: resident on a CPU, allocated on a GPU (with the program's own part).
+
+    Weights and moments are always there. The peak is at the end of a forward pass (activations, bf16 copies of
+    matrices, the head's gradient, and all gradients if others were before), at the end of a backward pass (all
+    gradients; a tied table has two until they are added), or in the step of low-bit moments as plain operations.
+    """
+    number = 2 if kept.weights == "bf16" else 4
+    frozen_body = 0 if shape.body_moves else shape.body
+    narrow = shape.rank > 0 and work.compute == "bf16"
+    weights = number * (shape.parameters - frozen_body) + frozen_body * (kept.stored_bytes if narrow else number)
+    weights += 4 * shape.adapter
+    moments = MOMENT_BYTES[kept.moments] * shape.trained
+    gradients = number * shape.trained
+
+    cast = work.compute == "bf16" and kept.weights == "fp32"
+    copies = 2 * shape.adapter if cast else 0
+    if cast and not (narrow and kept.stored_bytes == 2):
+        copies += 2 * shape.body
+    a_layer = work.micro_tokens * activation_bytes(shape, work)
+    activations = shape.layers * a_layer
+    if kept.recompute:
+        # inputs of all layers; a frozen matrix is cast again each time, one that moves stays cast in the forward pass
+        activations = work.micro_tokens * shape.layers * 4 * shape.hidden + a_layer
+        copies = copies if shape.body_moves else copies // max(1, shape.layers)
+    holes = work.micro_tokens * shape.layers * _HOLES * shape.hidden if kept.eager else 0
+    forward = activations + holes + copies + head_bytes(shape, work, kept) + (gradients if work.accumulates else 0)
+    second = number * shape.head * (1 + work.accumulates) if shape.tied and shape.tables_move else 0
+    backward = gradients + second + a_layer
+    # what the heap took for activations is not given back before the step
+    unpacked = _UNPACKED_BYTES * shape.head if kept.eager and kept.moments != "fp32" else 0
+    step = gradients + activations + holes + unpacked if unpacked else 0
+    program = _PROGRAM_BYTES + (_PEFT_BYTES if shape.rank else 0)
+    return round(program + weights + moments + max(forward, backward, step))
+
+
+def shape_of(
+    *, parameters: int, rows: int, hidden: int, layers: int, tied: bool, moves: Literal["full", "tables", "none"],
+    rank: int = 0,
+) -> Shape:  # fmt: skip
+    """A shape from what moves of the model, and an adapter of `rank`."""
+    plain = Shape(parameters, 0, rows, hidden, layers, tied, rank)
+    own = {"full": parameters, "tables": plain.tables, "none": 0}[moves]
+    return replace(plain, trained=own + plain.adapter)
