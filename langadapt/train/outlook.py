@@ -10,6 +10,8 @@ from langadapt.core.errors import DataError
 from langadapt.train import cost
 from langadapt.train.budget import Budget, plan_budget
 from langadapt.train.faster import free_memory
+from langadapt.train.footprint import Compute, Kept, Shape, Work, memory_bytes
+from langadapt.train.footprint import shape_of as plain_shape
 from langadapt.train.price import STORED_BYTES
 
 # Repeating text up to four times is nearly as good as new text (Muennighoff et al. 2023); also the limit of cpt.
@@ -57,7 +59,7 @@ def look_ahead(
     target_tokens: int,
     new_rows: int,
     budget_seconds: float | None,
-    compute: cost.Compute,
+    compute: Compute,
     device: torch.device,
     free_bytes: int | None = None,
 ) -> Outlook:
@@ -66,8 +68,9 @@ def look_ahead(
     `model` are its facts; `new_rows` come on top. DataError if the text is too short for a single step.
     """
     free = free_memory(device) if free_bytes is None else free_bytes
+    kept = Kept(stored_bytes=STORED_BYTES.get(str(model.get("dtype")), 4), on_cpu=device.type == "cpu")
     plan = _plan(model, target_tokens, None)
-    strategy, shape, work = _fitting(model, new_rows, plan, compute, device, free)
+    strategy, shape, work = _fitting(model, new_rows, plan, compute, device, free, kept)
     step = cost.step_seconds(shape, work, device=device)
     if budget_seconds is not None:
         overhead = _overhead(shape, model)
@@ -80,12 +83,12 @@ def look_ahead(
             )
         plan = _plan(model, target_tokens, wanted)
         before = work
-        strategy, shape, work = _fitting(model, new_rows, plan, compute, device, free)
+        strategy, shape, work = _fitting(model, new_rows, plan, compute, device, free, kept)
         if work != before:
             step = cost.step_seconds(shape, work, device=device)
     return Outlook(
         strategy=strategy,
-        memory_bytes=cost.memory_bytes(shape, work),
+        memory_bytes=memory_bytes(shape, work, kept),
         free_bytes=free,
         tokens=plan.tokens,
         steps=plan.steps,
@@ -115,33 +118,42 @@ def _plan(model: Mapping[str, Any], target_tokens: int, tokens: int | None) -> B
 
 
 def _fitting(
-    model: Mapping[str, Any], new_rows: int, plan: Budget, compute: cost.Compute, device: torch.device, free: int
-) -> tuple[str | None, cost.Shape, cost.Work]:
+    model: Mapping[str, Any],
+    new_rows: int,
+    plan: Budget,
+    compute: Compute,
+    device: torch.device,
+    free: int,
+    kept: Kept,
+) -> tuple[str | None, Shape, Work]:
     """The first strategy that fits into memory; the last one with None as its name if none does."""
     blocks = min(max(1, _TOKENS_AT_ONCE.get(device.type, 1024) // BLOCK_TOKENS), plan.batch_blocks)
-    work = cost.Work(BLOCK_TOKENS, plan.batch_blocks, blocks, compute)
+    work = Work(BLOCK_TOKENS, plan.batch_blocks, blocks, compute)
     shape = shape_of(model, new_rows, STRATEGIES[0])
     for strategy in STRATEGIES:
         shape = shape_of(model, new_rows, strategy)
-        if cost.memory_bytes(shape, work) <= _MEMORY_SHARE * free:
+        if memory_bytes(shape, work, kept) <= _MEMORY_SHARE * free:
             return strategy, shape, work
     return None, shape, work
 
 
-def shape_of(model: Mapping[str, Any], new_rows: int, strategy: str) -> cost.Shape:
+def shape_of(model: Mapping[str, Any], new_rows: int, strategy: str) -> Shape:
     """The model with its new rows as the price sees it, and what moves in it."""
     hidden, layers, tied = int(model["hidden_size"]), int(model["layers"]), bool(model["tied"])
     rows = int(model["rows"]) + new_rows
     parameters = int(model["parameters"]) + new_rows * hidden * (1 if tied else 2)
-    whole = cost.Shape(parameters, parameters, rows, hidden, layers, tied)
-    if strategy == "full":
-        return whole
-    # a matrix [in, out] gets rank x (in + out) numbers, and inputs of a layer are about as wide as its outputs
-    adapter = 2 * _LORA_RANK * whole.layer_width * layers if strategy == "lora" else 0
-    return cost.Shape(parameters, whole.tables + adapter, rows, hidden, layers, tied)
+    return plain_shape(
+        parameters=parameters,
+        rows=rows,
+        hidden=hidden,
+        layers=layers,
+        tied=tied,
+        moves="full" if strategy == "full" else "tables",
+        rank=_LORA_RANK if strategy == "lora" else 0,
+    )
 
 
-def _overhead(shape: cost.Shape, model: Mapping[str, Any]) -> float:
+def _overhead(shape: Shape, model: Mapping[str, Any]) -> float:
     """Start, and writing the model and a checkpoint."""
     weights = shape.parameters * STORED_BYTES.get(str(model.get("dtype")), 4)
-    return cost.Times(0.0, 0, 1, 0, 0).seconds(shape, cost.Work(1, 1, 1, "fp32"), 12 * shape.trained, weights)
+    return cost.Times(0.0, 0, 1, 0, 0).seconds(shape, Work(1, 1, 1, "fp32"), 12 * shape.trained, weights)
