@@ -37,20 +37,21 @@ class Named:
 def named_in(folder: Path, base: TokenizerFile) -> Named:
     """Read settings, chat templates and post-processor of a model folder for pieces, config files for ids.
 
-    Of numbers it takes all that stand under a key with `token` in it (`eos_token_id`, `suppress_tokens`): a few too
-    many, which costs nothing.
+    Ids of roles that the settings give are among the numbers. Of config files it takes all numbers under a key with
+    `token` in it (`eos_token_id`, `suppress_tokens`): a few too many, which costs nothing.
     """
     text = [json.dumps(part, ensure_ascii=False) for key, part in base.spec.items() if key not in _NOT_PIPELINE]
     text.append(str(base.model.get("unk_token")))
+    ids: set[int] = set()
     for name in COMPANIONS:
         if (folder / name).is_file() and name.endswith(".json") and name != "added_tokens.json":
             content = read_json_object(folder / name)
+            ids |= _roles_in(content, base)
             text.append(json.dumps(_with_roles(content), ensure_ascii=False))
         elif (folder / name).is_file() and name.endswith(".jinja"):
             text.append((folder / name).read_text(encoding="utf-8"))
     for path in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja")):
         text.append(path.read_text(encoding="utf-8"))
-    ids: set[int] = set()
     for name in ("config.json", "generation_config.json"):
         if (folder / name).is_file():
             ids |= _ids_in(read_json_object(folder / name), False)
@@ -66,6 +67,13 @@ def _with_roles(settings: dict[str, Any]) -> dict[str, Any]:
         for key, value in settings.items()
         if key not in _LISTS and not (key == "extra_special_tokens" and isinstance(value, list))
     }
+
+
+def _roles_in(settings: dict[str, Any], base: TokenizerFile) -> set[int]:
+    """Ids of `pad_token` and the like; a role may be given to an ordinary token."""
+    values = [value for key, value in settings.items() if key.endswith("_token")]
+    pieces = [value.get("content") if isinstance(value, dict) else value for value in values]
+    return {base.pieces[piece] for piece in pieces if isinstance(piece, str) and piece in base.pieces}
 
 
 def _ids_in(value: Any, counts: bool) -> set[int]:

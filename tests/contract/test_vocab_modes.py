@@ -104,6 +104,15 @@ def test_text_with_few_frequent_words_gives_up_no_more_than_it_adds():
     checks.insist(all_checks(base, grown, new, guard, words))
 
 
+def test_what_was_given_up_is_not_learned_again():
+    base = BASES["pairs"]
+    words, guard = count_words(base, HUNGARIAN.splitlines()), guard_of(base)
+    first = grow_into(base, None, words, guard, Wish(size=5, min_count=5), Progress()).growth.tokens
+    never = frozenset(token.content for token in first)
+    again = grow_into(base, None, words, guard, Wish(size=5, min_count=5, never=never), Progress()).growth.tokens
+    assert len(again) == 5 and not never & {token.content for token in again}
+
+
 texts = st.lists(st.text(alphabet="abehtoáőаб 1,\n", min_size=1, max_size=40), min_size=1, max_size=12)
 
 
@@ -188,7 +197,9 @@ def test_reserved_tokens_in_use_stay(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings_))
     (tmp_path / "chat_template.jinja").write_text("{{ '<unused2>' }}")
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, ids["<unused3>"]]}))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"sep_token": {"content": "Ġthe"}, "unk_token": "no"}))
     named = reserved.named_in(tmp_path, base)
+    assert base.pieces["Ġthe"] in named.ids and ids["<unused1>"] in named.ids
     free, in_use = reserved.in_reserve(base, base.next_id, named, met={"<unused4>"})
     assert [slot.piece for slot in free] == ["<unused5>"] and in_use == 5
     more, _ = reserved.in_reserve(base, base.next_id, named, pattern=r"<extra_id_\d+>")

@@ -214,3 +214,41 @@ def test_the_text_by_which_llama_cpp_knows_a_tokenizer_keeps_its_ids(place: Path
 def test_no_guard_is_called_unguarded(place: Path):
     artifact, _ = extend(place, "unguarded", guard=[])
     assert any(note.startswith("unguarded") for note in verbs.load("extend-vocab").table(artifact).notes)
+
+
+def command(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    from langadapt.cli.app import main
+
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    out, err = capfd.readouterr()
+    assert end.value.code == 0, err
+    return out
+
+
+def test_the_command_and_the_recipe_take_the_same_fields(place: Path, capfd: pytest.CaptureFixture[str]):
+    inputs = [str(place / "model"), str(place / "hu"), "--guard", str(place / "en"), "--also", str(place / "el")]
+    flags = ["--mode", "same-size", "-n", "8", "-o", "temperature=3", "-o", "min_count=5", "-q", "--json"]
+    said = json.loads(command(capfd, "extend-vocab", *inputs, "--out", str(place / "typed"), *flags))
+    assert said["facts"]["mode"] == "same-size" and said["facts"]["given_up"] == 8
+    recipe = place / "recipe.yaml"
+    recipe.write_text(
+        """
+name: modes
+steps:
+  tokenizer:
+    use: extend-vocab
+    model: model
+    corpus: hu
+    also: [el]
+    guard: [en]
+    mode: same-size
+    size: 8
+    temperature: 3.0
+    min_count: 5
+""",
+        encoding="utf-8",
+    )
+    assert command(capfd, "recipe", "check", str(recipe), "-q") is not None
+    plan = command(capfd, "run", str(recipe), "--dry-run", "--json", "-q")
+    assert "tokenizer" in plan
