@@ -76,7 +76,7 @@ def test_greedy_without_a_penalty_is_what_transformers_generates(tiny_untied: Pa
     assert other.text != reply.text, "by default what was written is less likely"
 
 
-def test_chance_is_a_named_stream(tiny: Path, tiny_untied: Path) -> None:
+def test_chance_is_a_named_stream(tmp_path: Path, tiny: Path, tiny_untied: Path) -> None:
     manner = Manner(tokens=12, sample=True, seed=3)
     alone = try_models([tiny_untied], PROMPT, manner)
     beside_another = try_models([tiny, tiny_untied], ["egy", PROMPT], manner)
@@ -84,6 +84,8 @@ def test_chance_is_a_named_stream(tiny: Path, tiny_untied: Path) -> None:
         (tiny.name, "egy"), (tiny_untied.name, "egy"), (tiny.name, PROMPT), (tiny_untied.name, PROMPT)
     ]  # fmt: skip
     assert beside_another[3].text == alone[0].text, "neither another model nor another prompt changes it"
+    (tmp_path / "same").symlink_to(tiny_untied)
+    assert try_models([tmp_path / "same"], PROMPT, manner)[0].text == alone[0].text, "nor its name: equal luck for all"
     assert try_models([tiny_untied], PROMPT, Manner(tokens=12, sample=True, seed=4))[0].text != alone[0].text
 
 
