@@ -1,7 +1,6 @@
 """What `langadapt diagnose` found, as tables for people."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langadapt.core.languages import display_name
@@ -17,7 +16,7 @@ MOST_LETTERS = 10
 
 def tables(found: "Diagnosis") -> list[Table]:
     """The text, the models side by side, what training buys, and the advice."""
-    names = tuple(_short(entry["model"]) for entry in found.models)
+    names = tuple(entry["label"] for entry in found.models)
     rows = _measures(found) + _scores(found)
     notes = _notes(found)
     shown = [
@@ -25,20 +24,21 @@ def tables(found: "Diagnosis") -> list[Table]:
         Table("The model as it is", ("", *names), _rows(found, rows), tuple(notes)),
     ]
     ahead = _rows(found, _OUTLOOK)
-    problems = [
-        f"{_short(item['model'])}: {item['outlook_problem']}" for item in found.models if item["outlook_problem"]
-    ]
+    problems = [f"{item['label']}: {item['outlook_problem']}" for item in found.models if item["outlook_problem"]]
     if ahead or problems:
         shown.append(Table("What this text buys", ("", *names), ahead, tuple(problems)))
-    many = len(found.models) > 1
-    advice = tuple(
-        ((_short(item["model"]) or "all",) if many else ()) + (item["verdict"], item["why"]) for item in found.advice
-    )
-    return [*shown, Table("Advice", ("",) * (3 if many else 2), advice)]
+    return [*shown, *_advice(found)]
 
 
-def _short(name: str) -> str:
-    return Path(name).name.removesuffix(".gguf") if name else ""
+def _advice(found: "Diagnosis") -> list[Table]:
+    """Which model first, then a table for each."""
+    shown = []
+    titles = {"": "Which model", **{entry["model"]: f"Advice for {entry['label']}" for entry in found.models}}
+    for model, title in titles.items():
+        rows = tuple((item["verdict"], item["why"]) for item in found.advice if item["model"] == model)
+        if rows:
+            shown.append(Table(title, ("", ""), rows))
+    return shown
 
 
 Row = tuple[str, Callable[[Entry], str]]
@@ -146,6 +146,8 @@ def _scores(found: "Diagnosis") -> list[Row]:
     def cell(role: str, key: str) -> Callable[[Entry], str]:
         def show(entry: Entry) -> str:
             score = entry.get("scores", {}).get(role)
+            if score is not None and score.get(key) is None:
+                return ""
             if score is None:
                 return "not scored" if role == "target" and "not_scored" in entry else ""
             error = score["standard_error"]
@@ -156,6 +158,7 @@ def _scores(found: "Diagnosis") -> list[Row]:
 
     return [
         (f"bits per byte, {found.lang}", cell("target", "bits_per_byte")),
+        ("  n-grams of the text", cell("target", "ngrams")),
         ("  guessing a token", cell("target", "guessing")),
         (f"bits per byte, {found.source}", cell("source", "bits_per_byte")),
     ]
@@ -179,16 +182,15 @@ def _outlook_cell(show: Callable[[Entry], str]) -> Callable[[Entry], str]:
     return lambda entry: "" if entry["outlook"] is None else show(entry["outlook"])
 
 
-def _strategy(outlook: Entry) -> str:
-    need, free = show_bytes(outlook["memory_bytes"]), show_bytes(outlook["free_bytes"])
-    return f"{outlook['strategy'] or 'none fits'} ({need} of {free} memory)"
-
-
 _OUTLOOK: list[Row] = [
     ("new tokens", _outlook_cell(lambda found: f"{found['new_tokens']:,}")),
     ("tokens", _outlook_cell(lambda found: f"{found['tokens']:,}")),
     ("passes over the text", _outlook_cell(lambda found: f"{found['epochs']:.2g}")),
     ("steps", _outlook_cell(lambda found: f"{found['steps']:,} of {found['batch_tokens']:,}")),
-    ("strategy", _outlook_cell(_strategy)),
+    ("strategy", _outlook_cell(lambda found: found["strategy"] or "none fits")),
+    (
+        "memory",
+        _outlook_cell(lambda found: f"{show_bytes(found['memory_bytes'])} ({show_bytes(found['free_bytes'])} free)"),
+    ),
     ("time here", _outlook_cell(lambda found: f"{show_seconds(found['seconds'])} ({found['device']})")),
 ]

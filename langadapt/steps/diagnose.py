@@ -17,6 +17,7 @@ from langadapt.core.units import parse_seconds, show_bytes
 from langadapt.steps.diagnosis import Diagnosis, Subject, conclude, facts_of
 
 if TYPE_CHECKING:
+    from langadapt.corpus.survey import Survey
     from langadapt.evaluate.first_look import Look
     from langadapt.train.outlook import Outlook
     from langadapt.vocab.advice import Facts
@@ -58,15 +59,24 @@ def diagnose(
     folders = [_folder(name, progress) for name in given]
     subject = _subject(lang, source, Path(text), source_text, parallel, seconds, progress)
     entries = [_tokenizer(name, folder, subject, progress) for name, folder in zip(given, folders, strict=True)]
+    for entry, label in zip(entries, _labels(given), strict=True):
+        entry["label"] = label
     if score:
         for entry, folder in zip(entries, folders, strict=True):
             _score(entry, folder, subject, progress)
         _common(entries)
+        _ngrams(entries, subject)
     facts = [facts_of(entry, subject) for entry in entries]
     for entry, fact in zip(entries, facts, strict=True):
         _outlook(entry, fact, subject)
     facts = [facts_of(entry, subject) for entry in entries]
     return conclude(entries, facts, subject)
+
+
+def _labels(given: Sequence[str]) -> list[str]:
+    """Short names for people: the last part of the path, where that tells the models apart."""
+    short = [Path(name).name.removesuffix(".gguf") or name for name in given]
+    return short if len(set(short)) == len(short) else list(given)
 
 
 def _seconds(budget: str | int | None) -> float | None:
@@ -99,19 +109,21 @@ def _subject(
 ) -> Subject:
     from langadapt.corpus.langid import Detector, find_model
     from langadapt.corpus.parallel import read_pairs
-    from langadapt.corpus.survey import check_language, mark_problem, survey
+    from langadapt.corpus.survey import check_language, mark_problem, own_language, survey
 
     pairs = read_pairs(Path(parallel), source, lang) if parallel is not None else []
-    target = survey(text, lang, progress)
-    protected = survey(Path(source_text), source, progress) if source_text is not None else None
     detector = find_model(None)
-    for found, code, place in ((target, lang, text), (protected, source, source_text)):
-        if found is None:
-            continue
+
+    def looked(place: Path, code: str) -> "Survey":
+        found = survey(place, code, progress)
         judge = Detector(detector, code) if detector is not None else None
         for problem in (check_language(found.texts, code, judge, str(place)), mark_problem(found, code)):
             if problem:
                 progress.warn(f"`{place}`: {problem}")
+        return own_language(found, judge)
+
+    target = looked(text, lang)
+    protected = looked(Path(source_text), source) if source_text is not None else None
     return Subject(lang, source, text, Path(source_text) if source_text else None, target, protected, pairs, seconds)
 
 
@@ -138,8 +150,8 @@ def _tokenizer(name: str, folder: Path, subject: Subject, progress: Progress) ->
     for role, found in (("target", subject.target), ("source", subject.protected)):
         entry[role] = None
         if found is not None:
-            cost = inspect.measure(tokenizer, found.texts)
-            entry[role] = _figures(cost, len(tokenizer), unspaced_script(found.texts))
+            texts = [document.text for document in found.halves()[0]]
+            entry[role] = _figures(inspect.measure(tokenizer, texts), len(tokenizer), unspaced_script(texts))
     entry["parity"] = None
     if subject.pairs:
         before = token_count(tokenizer, [pair[0] for pair in subject.pairs])
@@ -193,7 +205,7 @@ def _score(entry: dict[str, Any], folder: Path, subject: Subject, progress: Prog
     texts = {}
     for role, found in (("target", subject.target), ("source", subject.protected)):
         if found is not None:
-            chosen = passages(found.sample, TOTAL_BYTES, PASSAGE_BYTES)
+            chosen = passages(found.halves()[0], TOTAL_BYTES, PASSAGE_BYTES)
             texts[role] = [(passage.id, passage.text) for passage in chosen]
     entry["looks"] = look(
         folder,
@@ -234,6 +246,22 @@ def _common(entries: list[dict[str, Any]]) -> None:
                 ]
     for entry in entries:
         entry.pop("looks", None)
+
+
+def _ngrams(entries: list[dict[str, Any]], subject: Subject) -> None:
+    """What n-grams of the other half of the sample score on the passages that the models were scored on."""
+    from langadapt.evaluate.first_look import PASSAGE_BYTES, TOTAL_BYTES
+    from langadapt.evaluate.ngram import ngram_bits
+    from langadapt.mixture.passages import passages
+
+    scored = [entry["scores"]["target"] for entry in entries if "scores" in entry]
+    if not scored:
+        return
+    first, second = subject.target.halves()
+    chosen = passages(first, TOTAL_BYTES, PASSAGE_BYTES)[: scored[0]["passages"]]
+    bits = ngram_bits((document.text for document in second), [passage.text for passage in chosen])
+    for score in scored:
+        score["ngrams"] = None if bits is None else round(bits, 4)
 
 
 def _guessing(entry: dict[str, Any], role: str) -> float:

@@ -68,6 +68,7 @@ def facts_of(entry: dict[str, Any], subject: Subject) -> "Facts":
         refusal=entry["refusal"],
         bits=scored.get("bits_per_byte"),
         guessing_bits=scored.get("guessing"),
+        ngram_bits=scored.get("ngrams"),
         training_tokens=outlook.get("tokens"),
         source=subject.source if subject.protected is not None else None,
     )
@@ -79,11 +80,12 @@ def conclude(entries: list[dict[str, Any]], facts: list["Facts"], subject: Subje
 
     candidates = [_candidate(entry, fact) for entry, fact in zip(entries, facts, strict=True)]
     order: list[Advice] = advise_base(candidates)
-    chosen = next((fact for fact in facts for item in order if item.verdict == f"start from {fact.model}"), facts[0])
+    started = {item.verdict.removeprefix("start from ") for item in order}
+    entry = next((item for item in entries if item["label"] in started), entries[0])
+    chosen = facts[entries.index(entry)]
     lines: list[dict[str, str]] = [asdict(item) | {"model": ""} for item in order]
     for fact in facts:
         lines += [asdict(item) | {"model": fact.model} for item in (advise_worth(fact), *advise_vocabulary(fact))]
-    entry = next(item for item in entries if item["model"] == chosen.model)
     text = {
         "bytes": subject.target.bytes,
         "bytes_known": subject.target.known,
@@ -109,13 +111,11 @@ def _candidate(entry: dict[str, Any], facts: "Facts") -> "Candidate":
         usable = f"training it takes {show_bytes(outlook['memory_bytes'])} of memory"
     target = scores.get("target", {})
     return Candidate(
-        model=entry["model"],
+        model=entry["label"],
         bits=target.get("bits_per_byte"),
         passages=tuple((item["bits"], item["bytes"]) for item in entry.get("passages", ())),
         usable=usable,
         seconds_a_pass=outlook["seconds"] / outlook["epochs"] if outlook is not None else None,
-        epochs=outlook["epochs"] if outlook is not None else None,
-        source_bits=scores.get("source", {}).get("bits_per_byte"),
     )
 
 

@@ -30,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No detector knows the made-up languages; a small sample; a step takes 10 ms instead of being timed."""
     monkeypatch.setattr("langadapt.corpus.langid.find_model", lambda given: None)
-    monkeypatch.setattr("langadapt.corpus.survey.SAMPLE_BYTES", 12_000)
+    monkeypatch.setattr("langadapt.corpus.survey.SAMPLE_BYTES", 24_000)
     monkeypatch.setattr("langadapt.train.cost.step_seconds", lambda shape, work, device: 0.01)
 
 
@@ -41,7 +41,8 @@ def test_two_models_as_a_person_sees_them(place: Path, call: Run) -> None:
     done = call("diagnose", *names, "--lang", "hun", *texts, *parallel, "--budget", "10min", "--table", COLUMNS="80")
     assert done.code == 0, done.err
     for text in (
-        "tokens per word", "bits per byte, hu", "guessing a token", "rows that look unused", "Advice", "start from",
+        "tokens per word", "bits per byte, hu", "guessing a token",
+        "Which model", "Advice for one", "rows that look unused", "start from",
         "tokens, target over source", "passes over the text", "a start from nearly nothing", "and 8 spare",
     ):  # fmt: skip
         assert text in done.out, text

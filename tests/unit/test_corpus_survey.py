@@ -12,7 +12,7 @@ from langadapt.core.progress import Progress
 from langadapt.corpus import survey as module
 from langadapt.corpus.langid import Judge, Verdict
 from langadapt.corpus.parallel import read_pairs
-from langadapt.corpus.survey import check_language, has_mark, mark_problem, survey
+from langadapt.corpus.survey import check_language, has_mark, mark_problem, own_language, survey
 
 LINE = "A téli reggelen a gyerekek az öreg ház mellett mentek az iskolába, és sokáig néztek a folyó felé."
 
@@ -146,3 +146,26 @@ def test_a_pair_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="UTF-8") as caught:
         read_pairs(tmp_path / "a.tsv", "en", "hu")
     assert str(caught.value.where).endswith("a.tsv:2")
+
+
+def test_the_sample_is_what_prepare_would_leave(tmp_path: Path) -> None:
+    hungarian, english = f"hu {LINE}", f"en {LINE}"
+    documents = [hungarian, english, f"{hungarian}\n{english}", "rövid"]
+    found = look(tmp_path / "a.jsonl", "\n".join(json.dumps({"text": text}) for text in documents))
+    kept = own_language(found, Fake())
+    assert sorted(kept.texts) == sorted([hungarian, hungarian, "rövid"])
+    assert own_language(found, None) is found
+
+
+def test_halves_share_no_document(tmp_path: Path) -> None:
+    found = look(tmp_path / "a.txt", "\n".join(f"{number} {LINE}" for number in range(99)))
+    first, second = found.halves()
+    assert first + second == found.sample
+    sizes = [sum(len(document.text.encode()) for document in part) for part in (first, second)]
+    assert abs(sizes[0] - sizes[1]) < 400
+    assert look(tmp_path / "b.txt", LINE).halves()[1] == ()
+
+
+def test_a_text_that_stands_twice_is_in_the_sample_once(tmp_path: Path) -> None:
+    found = look(tmp_path / "a.txt", f"{LINE}\n" * 50 + "egy másik sor")
+    assert found.documents == 51 and sorted(found.texts) == sorted([LINE, "egy másik sor"])

@@ -128,6 +128,14 @@ def test_is_it_worth_it(bits: float | None, size: int, verdict: str, regime: str
     assert regime in advice.why
 
 
+@pytest.mark.parametrize(
+    ("bits", "verdict"), [(3.0, "worth adapting"), (2.1, "worth adapting"), (1.9, "knows it already")]
+)
+def test_n_grams_tell_whether_there_is_much_to_gain(bits: float, verdict: str) -> None:
+    """SmolLM2 is at 0.97 of the n-grams on Hungarian and gained a third; it must not be called done."""
+    assert advise_worth(facts(bits=bits, guessing_bits=7.3, ngram_bits=2.9)).verdict == verdict
+
+
 def candidate(model: str, bits: list[float], **more: object) -> Candidate:
     passages = tuple((value * 400, 400) for value in bits)
     return Candidate(model=model, bits=sum(bits) / len(bits), passages=passages, **more)  # type: ignore[arg-type]
@@ -138,17 +146,17 @@ def test_one_model_needs_no_choice() -> None:
 
 
 def test_clearly_fewer_bits_decide() -> None:
-    (advice,) = advise_base([candidate("a", [2.9, 3.0, 3.1]), candidate("b", [2.0, 2.1, 2.2], epochs=1.0)])
+    (advice,) = advise_base([candidate("a", [2.9, 3.0, 3.1]), candidate("b", [2.0, 2.1, 2.2])])
     assert advice.verdict == "start from b"
     assert "does not decide" in advice.why
 
 
 def test_a_difference_within_noise_leaves_it_to_the_price() -> None:
-    close = [candidate("dear", [2.0, 2.1, 2.2], seconds_a_pass=900.0, epochs=0.5),
-             candidate("cheap", [2.05, 2.15, 2.25], seconds_a_pass=90.0, epochs=4.0)]  # fmt: skip
+    close = [candidate("dear", [2.0, 2.1, 2.2], seconds_a_pass=900.0),
+             candidate("cheap", [2.05, 2.15, 2.25], seconds_a_pass=90.0)]  # fmt: skip
     (advice,) = advise_base(close)
     assert advice.verdict == "start from cheap"
-    assert "`dear` 0.5, `cheap` 4" in advice.why
+    assert "15 min 0 s with `dear`, 1 min 30 s with `cheap`" in advice.why
     noisy = [candidate("a", [1.0, 4.0, 1.0], seconds_a_pass=9.0), candidate("b", [3.0, 1.0, 3.2], seconds_a_pass=1.0)]
     assert advise_base(noisy)[0].verdict == "start from b", "0.4 bits apart, but not passage by passage"
 
