@@ -1,6 +1,8 @@
 """From the spool to the three files of a corpus: boilerplate out, duplicates out, cap, split, all ordered by id."""
 
 import json
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -12,7 +14,7 @@ from langadapt.core.io import canonical_json
 from langadapt.core.progress import Progress
 from langadapt.corpus.boilerplate import Boilerplate, strip
 from langadapt.corpus.clusters import near_duplicates
-from langadapt.corpus.dedup import each, first_of_each
+from langadapt.corpus.dedup import PART, each, first_of_each, parts, places_of
 from langadapt.corpus.filters import Filter
 from langadapt.corpus.split import held_out
 from langadapt.corpus.spool import KEPT, Spool, lost_line
@@ -69,27 +71,23 @@ def write(spool: Spool, folder: Path, plan: Plan, progress: Progress) -> Written
     spool.settle()
     boilerplate = Boilerplate()
     if plan.boilerplate:
-        boilerplate = strip(spool, np.flatnonzero(_alone(spool, _exact(spool))), plan.filters, progress)
+        boilerplate = strip(spool, places_of(_alone(spool, _exact(spool))), plan.filters, progress)
         spool.settle()
     exact = _exact(spool)
-    unique = np.flatnonzero(_alone(spool, exact)).astype(np.uint32)
-    leader = exact.copy()
-    clusters = clustered = largest = 0
+    if plan.max_bytes is None:
+        spool.high = array("Q")  # only the order of a cap needs it from here on
+    leader, clusters, clustered, largest = exact, 0, 0, 0
     if plan.near_duplicates != "off":
-        counted = progress.track(each(unique), "looking for near-duplicates", total=len(unique), unit="documents")
-        texts = ((number, spool.text(place)) for number, place in enumerate(counted))
-        root = near_duplicates(texts, len(unique), folder)
-        members = np.bincount(root, minlength=1)
-        clusters, clustered = int((members > 1).sum()), int(members[members > 1].sum())
-        largest = int(members.max(initial=0)) if clusters else 0
-        _lead(spool, leader, unique, root, members)
-        leader = leader[exact]
-    families = _families(spool, exact, leader)
+        leader, clusters, clustered, largest = _alike(spool, exact, folder, progress)
     kept = spool.column("gone") == KEPT
     alone = np.arange(len(exact), dtype=np.uint32)
     stays = kept & ((leader if plan.near_duplicates == "drop" else exact) == alone)
     over = _over(spool, stays, plan.max_bytes)
-    held = held_out(families.key[families.leader], plan.held_out_share)
+    families = _families(spool, exact, leader)
+    held = np.empty(len(leader), bool)
+    for at in range(0, len(leader), PART):
+        piece = slice(at, at + PART)
+        held[piece] = held_out(families.key[leader[piece]], plan.held_out_share)
     for name, mask in (
         ("duplicate", kept & (exact != alone)),
         ("near-duplicate", kept & (exact == alone) & ~stays),
@@ -117,9 +115,24 @@ def _alone(spool: Spool, exact: Places) -> Mask:
     return kept
 
 
+def _alike(spool: Spool, exact: Places, folder: Path, progress: Progress) -> tuple[Places, int, int, int]:
+    """For each place the one that stands for it and what is similar; and clusters, texts in them, the largest."""
+    unique = places_of(_alone(spool, exact))
+    counted = progress.track(each(unique), "looking for near-duplicates", total=len(unique), unit="documents")
+    texts = ((number, spool.text(place)) for number, place in enumerate(counted))
+    root = near_duplicates(texts, len(unique), folder)
+    members = np.zeros(len(unique), np.uint32)
+    np.add.at(members, root, 1)
+    several = members > 1
+    leader = exact.copy()
+    _lead(spool, leader, unique, root, members)
+    largest = int(members.max(initial=0)) if several.any() else 0
+    return leader[exact], int(several.sum()), int(members[several].sum(dtype=np.int64)), largest
+
+
 def _lead(spool: Spool, leader: Places, unique: Places, root: Places, members: npt.NDArray[Any]) -> None:
     """Let all texts of a cluster point at its longest one, of equally long ones at that with the smallest id."""
-    several = np.flatnonzero(members[root] > 1)
+    several = places_of(members[root] > 1)
     if not len(several):
         return
     places, roots = unique[several], root[several]
@@ -132,9 +145,12 @@ def _lead(spool: Spool, leader: Places, unique: Places, root: Places, members: n
 
 
 def _families(spool: Spool, exact: Places, leader: Places) -> Families:
-    """Sizes count equal copies too; the key is the smallest content hash of the texts before boilerplate went."""
-    key = spool.column("low" if spool.origin is None else "origin").copy()
-    apart = np.flatnonzero((leader != np.arange(len(leader), dtype=np.uint32)) & (spool.column("gone") == KEPT))
+    """Sizes count equal copies too; the key is the smallest content hash of the texts before boilerplate went.
+
+    The keys take the place of the spool's hashes, which nothing needs after this.
+    """
+    key = spool.column("low" if spool.origin is None else "origin")
+    apart = places_of((leader != np.arange(len(leader), dtype=np.uint32)) & (spool.column("gone") == KEPT))
     size = np.ones(len(leader), np.uint32)
     np.add.at(size, leader[apart], 1)
     np.minimum.at(key, leader[apart], key[apart])
@@ -154,14 +170,12 @@ def _over(spool: Spool, stays: Mask, max_bytes: int | None) -> Mask:
 def _write_files(
     spool: Spool, folder: Path, families: Families, final: Mask, over: Mask, held: Mask, progress: Progress
 ) -> None:
-    # equal ids are the same line of two equal files, or lines and whole of one document: order by the rest as well
-    order = np.lexsort((spool.column("sizes"), spool.column("gone"), spool.column("ids")))
     with (
         gzip_writer(folder / TRAIN) as train,
         gzip_writer(folder / HELD_OUT) as held_out_file,
         gzip_writer(folder / DROPPED) as dropped,
     ):
-        for place in progress.track(each(order), "writing documents", total=len(order), unit="documents"):
+        for place in progress.track(_by_id(spool), "writing documents", total=len(final), unit="documents"):
             line = spool.record(place)
             if spool.gone[place] != KEPT:
                 dropped.write(line)
@@ -169,6 +183,14 @@ def _write_files(
                 _kept(line, place, families, held_out_file if held[place] else train)
             else:
                 dropped.write(_dropped(spool, line, place, families, over=bool(over[place])))
+
+
+def _by_id(spool: Spool) -> Iterator[int]:
+    """All places by id; equal ids are the same line of two equal files, or lines and whole of one document: those by
+    the rest as well. The parts are in the order of the ids."""
+    ids, gone, sizes = spool.column("ids"), spool.column("gone"), spool.column("sizes")
+    for part in parts(ids):
+        yield from each(part[np.lexsort((sizes[part], gone[part], ids[part]))])
 
 
 def _kept(line: bytes, place: int, families: Families, file: IO[bytes]) -> None:

@@ -44,6 +44,12 @@ def parts(keys: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.int64]]:
         yield np.flatnonzero(label == value)
 
 
+def places_of(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
+    """Places where the mask is true; in pieces, because numpy finds them as 64-bit numbers."""
+    found = [np.flatnonzero(mask[at : at + PART]).astype(np.uint32) + np.uint32(at) for at in range(0, len(mask), PART)]
+    return np.concatenate(found) if found else np.zeros(0, np.uint32)
+
+
 def each(places: npt.NDArray[Any]) -> Iterator[int]:
     """The numbers of an array one by one, without a list of all of them."""
     for at in range(0, len(places), 1 << 16):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object
 from langadapt.core.progress import Progress
 from langadapt.core.types import TokenMatch
@@ -182,9 +183,24 @@ def _generation(folder: Path, plan: Layout, roles: Mapping[str, int]) -> dict[st
     """Padding rows may never be generated; rows that were spare and now have a token may."""
     path = folder / "generation_config.json"
     content = read_json_object(path) if path.is_file() else {}
+    _check_roles(path, content, plan.old_rows)
+    _check_roles(folder / "config.json", text_config(read_json_object(folder / "config.json")), plan.old_rows)
     changed: dict[str, Any] = {}
     if plan.renumbered or plan.dropped:
         changed = remapped(content, plan.kept_ids, roles, "generation_config.json")
     before = (content | changed).get("suppress_tokens") or []
     wanted = sorted((set(before) - set(plan.reused)) | set(plan.padding))
     return changed if wanted == sorted(before) else changed | {"suppress_tokens": wanted or None}
+
+
+def _check_roles(path: Path, content: Mapping[str, Any], rows: int) -> None:
+    """DataError if a role has an id beyond the base's rows: after extension that id would be a new token's."""
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        ids = content.get(key)
+        for id in ids if isinstance(ids, list) else [ids]:
+            if isinstance(id, int) and id >= rows:
+                raise DataError(
+                    f"`{key}` is {id:,}, the tables have {rows:,} rows",
+                    where=str(path),
+                    hint="correct it in the base model: a new token would get that id, and this role",
+                )

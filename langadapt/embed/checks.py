@@ -14,6 +14,7 @@ from langadapt.core.progress import Progress
 from langadapt.embed.assemble import Layout
 from langadapt.embed.identity import identity_checks
 from langadapt.embed.rowmap import RowMap
+from langadapt.model.facts import position_limit
 from langadapt.model.load import load_model
 from langadapt.model.save import chat_template
 from langadapt.model.tables import Tables, open_tables
@@ -156,7 +157,8 @@ def _old_sequences(base: Tables, plan: Layout) -> list[list[int]]:
     ids = [id for id in base.tokens.text_ids().tolist() if id in plan.kept_ids]
     spread: list[int] = ids[:: max(1, len(ids) // 64)][:64]
     spelled = [[id for id in base.tokens.spell(text.encode()) if id in plan.kept_ids] for text in _TEXTS]
-    return [*filter(None, spelled), *filter(None, [spread])]
+    most = position_limit(base.folder)  # learned positions have no row for a later token
+    return [sequence[:most] for sequence in filter(None, [*spelled, spread])]
 
 
 def _hidden(folder: Path, dtype: torch.dtype, sequences: Sequence[Sequence[int]]) -> tuple[list[torch.Tensor], bool]:

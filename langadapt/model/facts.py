@@ -1,6 +1,6 @@
 """What can be said of a model from its config and file headers alone: size, shape, dtype."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,32 @@ def is_tied(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> bool:
     return not any(name in tensors for name in HEADS)
 
 
+def stored_name(name: str, tensors: Collection[str]) -> str | None:
+    """What the files call a parameter that the loaded model calls `name`; None if they hold no such tensor.
+
+    Older files leave out the first part (`transformer.`), and those of GPT-NeoX call the head `embed_out`.
+    """
+    heads: list[str] = [head for head in HEADS if head in tensors] if name in HEADS else []
+    for candidate in (name, name.partition(".")[2], *(heads if len(heads) == 1 else ())):
+        if candidate in tensors:
+            return candidate
+    return None
+
+
+def position_limit(folder: Path) -> int | None:
+    """Most tokens in one sequence, where the model's config says it."""
+    text = text_config(read_json_object(folder / "config.json"))
+    limit = text.get("max_position_embeddings", text.get("n_positions"))
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
 def check_positions(folder: Path, tokens: int, what: str, hint: str) -> None:
     """DataError if `tokens` in one sequence are more than the model's positions, where its config limits them.
 
     Past them learned positions end in an index error, and rotary ones in states that the model never met.
     """
-    text = text_config(read_json_object(folder / "config.json"))
-    limit = text.get("max_position_embeddings", text.get("n_positions"))
-    if isinstance(limit, int) and 0 < limit < tokens:
+    limit = position_limit(folder)
+    if limit is not None and limit < tokens:
         raise DataError(f"{what} {tokens:,} tokens, `{folder}` has {limit:,} positions", hint=hint.format(limit))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from langadapt.core.errors import DataError, LangadaptError
 from langadapt.core.io import pretty_json, read_json_object, write_durably
 from langadapt.core.progress import Progress
-from langadapt.model.facts import HEADS, INPUT_TABLES, is_tied, text_config
+from langadapt.model.facts import HEADS, INPUT_TABLES, is_tied, stored_name, text_config
 from langadapt.model.weights import INDEX, SINGLE, Weights, open_weights
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def write_model(
     values that are not finite.
     """
     weights = open_weights(base_folder)
-    named = {stored_name(weights, name): value for name, value in replace.items()}
+    named = {stored_as(weights, name): value for name, value in replace.items()}
     for copy in tied_copies(base_folder, weights) - set(drop):
         own = [value for name, value in named.items() if name.endswith(INPUT_TABLES)]
         named |= {copy: own[0]} if own else {}
@@ -92,12 +92,16 @@ def tied_copies(folder: Path, weights: Weights) -> set[str]:
     return heads if is_tied(read_json_object(folder / "config.json"), weights.tensors) else set()
 
 
-def stored_name(weights: Weights, name: str) -> str:
-    """The name of a parameter in the files; older files leave out the first part (`transformer.`)."""
-    for candidate in (name, name.partition(".")[2]):
-        if candidate in weights.tensors:
-            return candidate
-    raise DataError(f"`{weights.folder}` has no tensor `{name}`")
+def stored_as(weights: Weights, name: str) -> str:
+    """The name of a parameter in the files. DataError if they have none: it could be trained, but not written."""
+    found = stored_name(name, weights.tensors)
+    if found is None:
+        raise DataError(
+            f"`{weights.folder}` has no tensor `{name}`: its files hold it under another name or in parts, "
+            "so it can be loaded but not written",
+            hint="choose a strategy that leaves it as it is, such as `--strategy embeddings`",
+        )
+    return found
 
 
 def _write_shard(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object
-from langadapt.model.facts import text_config
+from langadapt.model.facts import stored_name, text_config
 from langadapt.model.load import check_safe
 from langadapt.model.surroundings import quiet_transformers
 from langadapt.model.token_table import TokenTable
@@ -137,13 +137,10 @@ def _names_from_architecture(folder: Path) -> TableNames:
 
 
 def _stored_names(names: TableNames, weights: Weights) -> TableNames:
-    """The same tensors as the files call them: older files leave out the first part of the name."""
+    """The same tensors as the files call them."""
 
     def find(name: str | None) -> str | None:
-        if name is None or name in weights.tensors:
-            return name
-        short = name.partition(".")[2]
-        return short if short in weights.tensors else None
+        return None if name is None else stored_name(name, weights.tensors)
 
     found = find(names.input)
     if found is None and names.head is None and "lm_head.weight" in weights.tensors:

@@ -167,7 +167,8 @@ def _say_shortfall(config: Config, corpus: Input, added: int, slots: int, out: O
     if not added:
         raise DataError(
             f"`{corpus.given}` gives no new token that occurs {config.min_count} times",
-            hint="give more text, or a lower count: -o min_count=2",
+            hint="give more text, or a lower count: -o min_count=2"
+            + ("; is the guard text in the target language? its words get no new tokens" if config.guard else ""),
         )
     if added < (slots or config.size):
         out.progress.warn(

@@ -17,7 +17,7 @@ from langadapt.core.errors import LangadaptError
 from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.progress import Progress
 from langadapt.model.load import load_model
-from langadapt.model.save import stored_name, write_model, write_tensors
+from langadapt.model.save import stored_as, write_model, write_tensors
 from langadapt.model.tables import table_names
 from langadapt.model.weights import DTYPE_NAMES, open_weights
 from langadapt.train.adapters import NAME, Adapter
@@ -41,12 +41,12 @@ def stored_dtypes(folder: Path) -> Callable[[str], torch.dtype]:
     """The dtype in which the files of a model hold a parameter, by its name in the model, wrapped layers included."""
     weights = open_weights(folder)
 
-    def stored_as(name: str) -> torch.dtype:
-        info = weights.tensors[stored_name(weights, name.replace(".base_layer.", "."))]
+    def dtype_of(name: str) -> torch.dtype:
+        info = weights.tensors[stored_as(weights, name.replace(".base_layer.", "."))]
         dtype: torch.dtype = getattr(torch, DTYPE_NAMES.get(info.dtype, "float32"))
         return dtype
 
-    return stored_as
+    return dtype_of
 
 
 def write_merged(
@@ -58,11 +58,11 @@ def write_merged(
     folder that was written does not compute what was trained.
     """
     model: Any = adapter.model
-    stored_as, tables = stored_dtypes(base), table_names(model)
+    dtype_of, tables = stored_dtypes(base), table_names(model)
     trained = _logits(model, texts)
     if keep:
-        save_adapter(adapter, out / FOLDER, stored_as)
-    merged = adapter.merge(stored_as)
+        save_adapter(adapter, out / FOLDER, dtype_of)
+    merged = adapter.merge(dtype_of)
     rounded = _logits(model, texts)
     coarsest = max((value.dtype for value in merged.values()), key=lambda dtype: _ROUNDING[dtype])
     merging = difference(trained, rounded)

@@ -1,6 +1,6 @@
 """A loaded model made ready: what of it moves, an adapter where one was asked for, and how the result is written."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from langadapt.core.progress import Progress
 from langadapt.core.types import Movable
 from langadapt.model.row_origin import copy_origin
-from langadapt.model.save import write_model
+from langadapt.model.save import stored_as, write_model
+from langadapt.model.weights import open_weights
 
 if TYPE_CHECKING:
     from langadapt.train.adapters import Adapter
@@ -49,17 +50,29 @@ def make_trainable(
     """Put the adapter in, if there is one; `folder` holds the model's files (None: a model without values).
 
     Computing in bf16, frozen matrices are kept as the files store them. ConfigError: an adapter that cannot be used.
+    DataError: something would move that the files have no tensor for, which would be found only when it is written.
     """
     if movable.adapter is None:
+        _check_stored(folder, movable.names)
         return Trainable(model, movable.names, movable)
     from langadapt.train.adapters import attach
     from langadapt.train.merge import stored_dtypes
     from langadapt.train.stored import keep_stored
 
     adapter = attach(model, movable.adapter, movable.names, seed=seed)
+    bases = {f"{name}.{part}" for name, layer in adapter.layers.items()
+             for part, _ in layer.get_base_layer().named_parameters()}  # fmt: skip
+    _check_stored(folder, movable.names | bases)
     if folder is not None and compute == "bf16" and adapter.kind in _READS_NARROW:
         keep_stored(model, adapter.names, stored_dtypes(folder))
     return Trainable(model, adapter.names, movable, adapter)
+
+
+def _check_stored(folder: Path | None, names: Collection[str]) -> None:
+    if folder is not None:
+        weights = open_weights(folder)
+        for name in sorted(names):
+            stored_as(weights, name.replace(".base_layer.", "."))
 
 
 # Adapters that use the frozen matrix through its layer only; others multiply it by their own fp32 matrices.

@@ -17,9 +17,12 @@ from transformers import Gemma3nTextConfig
 import langadapt
 from langadapt.core.artifact import open_artifact
 from langadapt.core.errors import DataError, LangadaptError
+from langadapt.core.types import Movable
 from langadapt.model.load import load_model, resolve
+from langadapt.model.save import write_model
 from langadapt.model.tables import open_tables
 from langadapt.model.weights import open_weights, read_header
+from langadapt.train.trainable import make_trainable
 from tests.fixtures.extended import extended_tokenizer
 from tests.fixtures.tiny import tiny_model
 
@@ -214,9 +217,9 @@ def test_row_39_padding_is_added_but_cannot_be_generated(tiny: Path, tmp_path: P
 # Row 40: heads of all sorts
 
 
-@pytest.mark.parametrize("arch", ["llama", "gpt2", "qwen2", "gemma2", "phi"])
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "qwen2", "gemma2", "phi", "gpt_neox"])
 def test_row_40_four_architectures_come_out_right(arch: str, tmp_path: Path) -> None:
-    base = tiny_model(tmp_path / "base", arch=arch, tied=arch != "qwen2", head_bias=arch == "phi")
+    base = tiny_model(tmp_path / "base", arch=arch, tied=arch not in ("qwen2", "gpt_neox"), head_bias=arch == "phi")
     made = initialise(base, tmp_path)
     old, new = load_model(base), load_model(made.path)
     ids = torch.tensor([[1, *range(20, 60)]])
@@ -227,6 +230,42 @@ def test_row_40_four_architectures_come_out_right(arch: str, tmp_path: Path) -> 
     extended = torch.tensor([[1, 358, 359, 360, 361, 362]])
     with torch.inference_mode():
         assert torch.isfinite(new(extended).logits).all()
+
+
+def test_row_40_a_head_that_the_files_call_otherwise_is_written_under_that_name(tmp_path: Path) -> None:
+    """transformers loads `embed_out.weight` of GPT-NeoX (Pythia) as `lm_head.weight`."""
+    base, out = tiny_model(tmp_path / "base", arch="gpt_neox", tied=False), tmp_path / "out"
+    model = load_model(base)
+    moved = model.get_output_embeddings().weight.detach() + 1
+    out.mkdir()
+    write_model(base, out, {"lm_head.weight": moved})
+    assert sorted(open_weights(out).tensors) == sorted(open_weights(base).tensors)
+    assert torch.equal(load_model(out).get_output_embeddings().weight, moved)
+
+
+def test_row_40_what_cannot_be_written_is_not_trained(tmp_path: Path) -> None:
+    """The matrices of Mixtral's experts are fused when it is loaded: found at the end, the training would be lost."""
+    base = tiny_model(tmp_path / "base", arch="mixtral", tied=False)
+    model = load_model(base)
+    everything = frozenset(name for name, _ in model.named_parameters())
+    for names in (everything, frozenset({"model.layers.0.mlp.gate.weight"})):
+        with pytest.raises(DataError, match="can be loaded but not written"):
+            make_trainable(model, Movable(names), seed=0, folder=base, compute="fp32")
+    tables = frozenset({"model.embed_tokens.weight", "lm_head.weight"})
+    assert make_trainable(model, Movable(tables), seed=0, folder=base, compute="fp32").names == tables
+
+
+def test_row_40_fewer_positions_than_the_checks_have_tokens(tmp_path: Path) -> None:
+    base = tiny_model(tmp_path / "base", arch="gpt2", positions=24)
+    assert initialise(base, tmp_path).facts["rows"] == 363
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_row_40_a_role_beyond_the_table_does_not_become_a_new_token(name: str, copy: Path, tmp_path: Path) -> None:
+    """A padding id of one past the end is common; the first new token would be taken for padding."""
+    edit_json(copy / name, lambda content: content.update(eos_token_id=[2, 358]))
+    with pytest.raises(DataError, match="`eos_token_id` is 358, the tables have 358 rows"):
+        initialise(copy, tmp_path)
 
 
 def test_row_40_config_ties_what_the_files_hold_apart(copy: Path) -> None:

@@ -17,7 +17,9 @@ from langadapt.core.inputs import resolve_inputs
 from langadapt.core.progress import Note, Progress
 from langadapt.corpus import langid
 from langadapt.corpus.langid import Detector, Verdict, accepted_labels, windows
+from langadapt.corpus.spool import KEPT, Spool
 from langadapt.corpus.store import documents, lang_of
+from langadapt.corpus.tally import Tally
 
 WORDS = ["alma", "fa", "ház", "kutya", "macska", "szék", "asztal", "ablak", "ajtó", "könyv", "levél", "virág"]
 
@@ -285,3 +287,33 @@ def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANGADAPT_LID_MODEL", str(tmp_path / "named"))
     assert langid.find_model(None) == tmp_path / "named"
     assert langid.find_model(tmp_path / "given") == tmp_path / "given"
+
+
+def test_records_are_found_by_their_lengths_also_after_some_were_replaced(tmp_path: Path) -> None:
+    with (tmp_path / "spool").open("w+b") as file:
+        spool = Spool(file, Tally())
+        records = [b"%d" % number * (number % 7 + 1) for number in range(300)]
+        for number, record in enumerate(records):
+            spool.add(number, (0, number), record, len(record), 1, KEPT)
+        spool.settle()
+        assert [spool.record(place) for place in range(300)] == records
+        for place in (0, 63, 64, 299):
+            records[place] = b"another %d" % place
+            spool.replace(place, (1, 1), records[place], 9, 2)
+        records.append(b"the last")
+        spool.add(300, (0, 300), records[-1], 8, 1, KEPT)
+        spool.settle()
+        assert [spool.record(place) for place in range(301)] == records
+        assert list(spool.origin or ()) == list(range(301))
+
+
+def test_many_documents_are_written_in_parts_and_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts of 64 places the same as at once: what keeps memory small may not change a byte."""
+    (tmp_path / "t.txt").write_text("\n".join([*sentences(900), *sentences(80, seed=1)] * 2), encoding="utf-8")
+    one, _ = prepare(tmp_path / "one", tmp_path / "t.txt", held_out_share=0.1)
+    for module in ("dedup", "arrange", "clusters"):
+        monkeypatch.setattr(f"langadapt.corpus.{module}.PART", 64)
+    two, _ = prepare(tmp_path / "two", tmp_path / "t.txt", held_out_share=0.1)
+    assert two.manifest["files"] == one.manifest["files"] and two.facts == one.facts
+    ids = [line["id"] for line in lines_of(two, "documents.jsonl.gz")]
+    assert ids == sorted(ids) and len(ids) > 64

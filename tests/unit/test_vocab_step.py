@@ -104,6 +104,12 @@ def test_text_without_frequent_pairs_is_refused(place: Path):
     assert not (place / "none").exists()
 
 
+def test_a_guard_that_is_the_target_text_is_said_to_be_the_reason(place: Path):
+    with pytest.raises(DataError, match="gives no new token") as caught:
+        extend(place, "guarded", guard=[place / "hu"], min_count=2)
+    assert "is the guard text in the target language?" in str(caught.value.hint)
+
+
 def test_a_table_smaller_than_the_vocabulary_is_refused(place: Path):
     model = tiny_tokenizer(place / "small", size=360)
     (model / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 300}), encoding="utf-8")
