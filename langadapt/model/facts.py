@@ -32,11 +32,11 @@ def stored_name(name: str, tensors: Collection[str]) -> str | None:
 
     Older files leave out the first part (`transformer.`), and those of GPT-NeoX call the head `embed_out`.
     """
-    heads: list[str] = [head for head in HEADS if head in tensors] if name in HEADS else []
-    for candidate in (name, name.partition(".")[2], *(heads if len(heads) == 1 else ())):
-        if candidate in tensors:
-            return candidate
-    return None
+    candidates: list[str] = [name, name.partition(".")[2]]
+    heads: list[str] = [head for head in HEADS if head in tensors]
+    if name in HEADS and len(heads) == 1:
+        candidates += heads
+    return next((candidate for candidate in candidates if candidate in tensors), None)
 
 
 def position_limit(folder: Path) -> int | None:
