@@ -76,7 +76,9 @@ def run(config: Config, out: Output) -> Artifact:
     base_loaded = load_tokenizer(model.path)
     loaded.insist_on_the_file(base_loaded, base)
     if config.mode != "append":
-        slots.insist_on_bpe(family, "new tokens take over ids")
+        slots.insist_on_ids(base, family)
+    if config.mode == "same-size":
+        slots.insist_on_bpe(family, "old tokens can be given up")
     scripts = scripts_of(config, corpora, guards, out)
     if scripts:
         slots.insist_on_bpe(family, "guard_rule `script` works")

@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 class Wish:
     """What the new tokens should be like.
 
-    `ids` are the ids that they get, in order; None: those after the largest one. `never` are bytes that no new token
-    may stand for. With `scripts` every new token holds a letter of one of them, see scripts.py.
+    BPE only: `never` are bytes that no new token may stand for; with `scripts` every new token holds a letter of one of
+    them, see scripts.py.
     """
 
     size: int
     min_count: int = 10
     max_token_bytes: int = 32
     split_digits: Literal["auto", "yes", "no"] = "auto"
-    ids: tuple[int, ...] | None = None
     never: frozenset[bytes] = frozenset()
     scripts: frozenset[str] = frozenset()
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -153,10 +153,7 @@ class BpeFamily:
         return {number: int(total) for number, total in zip(numbers, totals, strict=True)}
 
     def _merges_of(self, letters: Sequence[Letter], kept: Sequence[Learned]) -> list[Merge]:
-        """Letters, then merges, as the file spells them, with consecutive ids after the largest, in learned order.
-
-        Ids that are taken over are given last, in `_growth`: what is learned does not depend on them.
-        """
+        """Letters, then merges, as the file spells them, with consecutive ids in learned order."""
         pieces = self._pieces | {letter.id: letter.text for letter in letters}
         merges = [Merge(letter.text, "", letter.id) for letter in letters]
         for number, merge in enumerate(kept, self._base.next_id + len(letters)):
@@ -173,8 +170,6 @@ class BpeFamily:
         wish: Wish,
     ) -> Growth:
         merges = self._merges_of(letters, kept)
-        if wish.ids is not None:
-            merges = [replace(merge, id=number) for merge, number in zip(merges, wish.ids, strict=False)]
         ranks = {merge.id: rank for rank, merge in enumerate(learner.merges, 1)}
         numbers = [*(letter.id for letter in letters), *(merge.id for merge in kept)]
         tokens, stones = [], set()

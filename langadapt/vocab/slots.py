@@ -54,18 +54,37 @@ def grow_into(
     family = detect(base)
     if slots is None:
         return Grown(base, family, family.grow(words, guard, wish, progress))
-    insist_on_bpe(family, "new tokens take over ids")
     taken = tuple(slots[: wish.size])
     while True:
         pieces = {slot.piece for slot in taken if slot.piece is not None}
         start = base.without(pieces)
         family = detect(start)
         never = frozenset(family.content(piece) for piece in pieces if piece not in base.added)
-        asked = replace(wish, size=len(taken), ids=tuple(slot.id for slot in taken), never=never)
-        growth = family.grow(words, guard, asked, progress)
+        growth = family.grow(words, guard, replace(wish, size=len(taken), never=never), progress)
         if len(growth.tokens) in (0, len(taken)):
-            return Grown(start, family, growth, taken)
+            return Grown(start, family, _placed(growth, [slot.id for slot in taken]), taken)
         taken = taken[: len(growth.tokens)]
+
+
+def _placed(growth: Growth, ids: Sequence[int]) -> Growth:
+    """The same growth with these ids, in order: what is learned does not depend on them."""
+    if not growth.tokens:
+        return growth
+    places = {token.id: number for token, number in zip(growth.tokens, ids, strict=True)}
+    return replace(
+        growth,
+        merges=tuple(replace(merge, id=places[merge.id]) for merge in growth.merges),
+        tokens=tuple(replace(token, id=places[token.id]) for token in growth.tokens),
+        stepping_stones=frozenset(places[number] for number in growth.stepping_stones),
+    )
+
+
+def insist_on_ids(base: TokenizerFile, family: Family) -> None:
+    """DataError if ids are places in a list: a token that goes would move all behind it."""
+    if not isinstance(base.model["vocab"], dict):
+        raise DataError(
+            f"new tokens cannot take over ids in a {family.name} tokenizer", where=base.place, hint="leave out `--mode`"
+        )
 
 
 def insist_on_bpe(family: Family, what: str) -> None:

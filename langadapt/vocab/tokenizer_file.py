@@ -164,10 +164,9 @@ class TokenizerFile:
         vocab = dict(self.model["vocab"])
         for content, number in self.added.items():
             vocab.setdefault(content, number)
-        model = self.model | {
-            "vocab": {piece: number for piece, number in vocab.items() if piece not in gone},
-            "merges": [[left, right] for left, right in self.merges if left + right not in gone],
-        }
+        model = self.model | {"vocab": {piece: number for piece, number in vocab.items() if piece not in gone}}
+        if "merges" in model:
+            model["merges"] = [[left, right] for left, right in self.merges if left + right not in gone]
         added = [token for token in self.spec.get("added_tokens") or [] if token["content"] not in gone]
         return TokenizerFile(self.spec | {"model": model, "added_tokens": added}, self.place)
 

@@ -135,9 +135,11 @@ class WordPiece(SetFamily):
 
     def _reachable(self, new: TokenizerFile) -> Outcome:
         """The text of a new piece, at the beginning of a word or inside one, is taken whole and within the limit."""
-        first = self._base.next_id
         stages = {False: new.model_stage(), True: inside_stage(new)}
-        broken, fresh = [], sorted((number, piece) for piece, number in new.pieces.items() if number >= first)
+        broken, fresh = (
+            [],
+            sorted((number, piece) for piece, number in new.pieces.items() if piece not in self._base.pieces),
+        )
         for number, piece in fresh:
             inside = self._spelling.word_starts[0] != self.content(piece)[:1]
             text = piece[len(self._mark) :] if inside else piece

@@ -18,6 +18,7 @@ from langadapt.vocab.guard import Guard, with_variants
 from langadapt.vocab.slots import Slot, grow_into
 from langadapt.vocab.words import WordCounter, count_words
 from tests.contract.test_vocab_surgery import ENGLISH, HUNGARIAN, LAYOUTS, SPECIALS, file_of, train
+from tests.fixtures.pieces import wordpiece_spec
 
 GERMAN = (
     "das alte haus steht auf dem berg und der fluss fließt unter den alten häusern\n"
@@ -145,6 +146,27 @@ def with_reserved(layout, pieces):
         if not LAYOUTS[layout].get("after"):
             spec["model"]["vocab"][piece] = number
     return file_of(spec)
+
+
+@pytest.mark.parametrize("style", ["cased", "uncased"])
+def test_unused_pieces_of_a_bert_are_taken_over(style):
+    spec = wordpiece_spec(style, ENGLISH.splitlines())
+    size = len(spec["model"]["vocab"])
+    spec["model"]["vocab"] |= {f"[unused{number}]": size + number for number in range(25)}
+    base = file_of(spec)
+    free, in_use = reserved.in_reserve(base, base.next_id, NONE)
+    assert len(free) == 25 and in_use == 0
+    words, guard = count_words(base, (HUNGARIAN + GERMAN).splitlines()), guard_of(base)
+    grown = grow_into(base, free, words, guard, Wish(size=20, min_count=5), Progress())
+    new = file_of(json.loads(grown.start.extended(grown.growth.merges)))
+    checks.insist(all_checks(base, grown, new, guard, words))
+    assert set(new.pieces.values()) == set(base.pieces.values()) and len(grown.gone) == 20
+    outcome = next(one for one in all_checks(base, grown, new, guard, words) if one.name == "reachable")
+    assert outcome.examined == 20
+    for line in ENGLISH.splitlines()[:3]:
+        assert base.tokenizer.encode(line).ids == new.tokenizer.encode(line).ids
+    with pytest.raises(DataError, match="BPE tokenizers only, and this is wordpiece"):
+        slots.insist_on_bpe(grown.family, "old tokens can be given up")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
