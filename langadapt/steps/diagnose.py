@@ -167,12 +167,14 @@ def _tokenizer(name: str, folder: Path, subject: Subject, progress: Progress) ->
 
 
 def _figures(cost: "Cost", vocabulary: int, unspaced: str | None) -> dict[str, Any]:
-    from langadapt.vocab.inspect import renyi_efficiency
+    import numpy as np
+
+    from langadapt.vocab.usage import renyi_efficiency
 
     if cost.tokens == 0:
         raise DataError("the tokenizer makes no tokens of the text", hint="is it the tokenizer of this model?")
     words = None if unspaced or not cost.words else cost.words
-    renyi = renyi_efficiency(cost.counts.values(), vocabulary)
+    renyi = renyi_efficiency(np.fromiter(cost.counts.values(), np.int64), vocabulary)
     figures = {
         "tokens_per_word": None if words is None else cost.tokens / words,
         "bytes_per_token": cost.bytes / cost.tokens,

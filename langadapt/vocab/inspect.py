@@ -1,6 +1,5 @@
 """What a tokenizer makes of a text and of its letters, from the bytes that each token stands for."""
 
-import math
 import re
 import unicodedata
 from bisect import bisect_right
@@ -10,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from langadapt.model.spans import PieceReader, Spans, spans
+from langadapt.vocab.scripts import script_of
 
-# Zouhar et al. 2023, Tokenization and the Noiseless Channel: the order that went best with translation quality.
-RENYI_ALPHA = 2.5
 _WORD = re.compile(r"\S+")
 # A letter rarer than this in the text is a foreign name or a typo.
 LETTER_SHARE = 1e-4
@@ -79,18 +77,6 @@ def _pieces(content: bytes, placed: Spans) -> int:
     return found
 
 
-def renyi_efficiency(counts: Iterable[int], vocabulary: int, alpha: float = RENYI_ALPHA) -> float | None:
-    """Rényi entropy of the token frequencies over log2 of the whole vocabulary's size; None without tokens.
-
-    H = log2(sum p^alpha) / (1 - alpha). It can rise while quality falls: show it, never optimise it.
-    """
-    seen = [count for count in counts if count]
-    total = sum(seen)
-    if not seen or vocabulary < 2:
-        return None
-    return math.log2(sum((count / total) ** alpha for count in seen)) / (1 - alpha) / math.log2(vocabulary)
-
-
 @dataclass(frozen=True)
 class Letters:
     """Letters of the text by what the vocabulary has for them.
@@ -121,7 +107,7 @@ def alphabet(letters: Mapping[str, int]) -> list[str]:
         lower = letter.lower()
         small[lower if len(lower) == 1 else letter] += count
     enough = max(2, LETTER_SHARE * total)
-    return [letter for letter, count in small.most_common() if count >= enough and script(letter) in own]
+    return [letter for letter, count in small.most_common() if count >= enough and script_of(letter) in own]
 
 
 def letters_without_token(letters: Sequence[str], tokens: Iterable[bytes], spellable: Callable[[str], bool]) -> Letters:
@@ -156,11 +142,6 @@ def letter_forms(letter: str) -> dict[str, str]:
     return forms
 
 
-def script(letter: str) -> str:
-    """First word of a letter's Unicode name: LATIN, GREEK, THAI."""
-    return unicodedata.name(letter, "?").partition(" ")[0]
-
-
 def token_bytes(tokenizer: Any) -> list[bytes]:
     """What the text tokens of a tokenizer stand for; added and special tokens left out. Any family."""
     reader = PieceReader.of(tokenizer)
@@ -187,7 +168,7 @@ def main_script(letters: Mapping[str, int]) -> str:
 def _scripts(letters: Mapping[str, int]) -> Counter[str]:
     found = Counter[str]()
     for letter, count in letters.items():
-        found[script(letter)] += count
+        found[script_of(letter) or "?"] += count
     return found
 
 
@@ -201,4 +182,4 @@ def _is_in(content: bytes, name: str) -> bool:
         letters = [letter for letter in content.decode() if letter.isalpha()]
     except UnicodeDecodeError:
         return False
-    return bool(letters) and all(script(letter) == name for letter in letters)
+    return bool(letters) and all(script_of(letter) == name for letter in letters)

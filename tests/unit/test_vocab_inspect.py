@@ -1,6 +1,5 @@
 """Figures of a tokenizer on a text, each against a slow way to count the same."""
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from langadapt.model.load import load_tokenizer
 from langadapt.model.spans import spans
 from langadapt.vocab import inspect
-from langadapt.vocab.inspect import alphabet, letters_without_token, measure, renyi_efficiency
+from langadapt.vocab.inspect import alphabet, letters_without_token, measure
 from tests.fixtures.fallback import fallback_tokenizer
 from tests.fixtures.tiny import tiny_text, tiny_tokenizer
 
@@ -69,16 +68,6 @@ def test_measure_of_any_text(tokenizers: dict[str, Any], text: str) -> None:
     assert (found.words, found.continued, found.pieces) == (
         expected["words"], expected["continued"], expected["pieces"],
     )  # fmt: skip
-
-
-def test_renyi_by_its_definition() -> None:
-    counts = [5, 3, 1, 1]
-    shares = [count / 10 for count in counts]
-    entropy = math.log(sum(share**2.5 for share in shares)) / (1 - 2.5)
-    assert renyi_efficiency(counts, 1000) == pytest.approx(entropy / math.log(1000))
-    assert renyi_efficiency([7] * 16, 16) == pytest.approx(1.0), "all tokens equally often"
-    assert renyi_efficiency([9], 16) == pytest.approx(0.0)
-    assert renyi_efficiency([], 16) is None
 
 
 def test_the_alphabet_of_a_text() -> None:
