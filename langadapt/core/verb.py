@@ -8,6 +8,7 @@ from typing import Any
 
 from langadapt.core import registry
 from langadapt.core.artifact import Artifact, Identity, Output, State, named, writing
+from langadapt.core.boundary import Panics
 from langadapt.core.config import StepConfig, input_fields, runtime_fields
 from langadapt.core.errors import DataError, LangadaptError, OutputError
 from langadapt.core.inputs import Inputs, digests, resolve_inputs
@@ -118,7 +119,8 @@ def perform(
         check_content(inputs)
         if state == "continue":
             progress.note(f"continuing the unfinished run in `{target.partial}`")
-        artifact = verb.run(config, target)
+        with Panics():
+            artifact = verb.run(config, target)
         if artifact.path != place:
             raise LangadaptError(f"internal: `{verb.name}` did not commit its output")
         remember_written(artifact)

@@ -7,6 +7,7 @@ from langadapt.core.types import Estimate
 from langadapt.mixture.blend import Amount
 from langadapt.mixture.separator import TOTAL_BYTES
 from langadapt.mixture.shards import token_type
+from langadapt.model.tokenizer_check import check_tokenizer
 
 SAMPLE_BYTES = 100_000
 # Between a tokenizer made for the language (4 and more) and one that has never seen it (2 and less).
@@ -30,6 +31,7 @@ def density(model: Path, texts: Sequence[str]) -> tuple[float, float]:
     size = sum(len(text.encode()) for text in texts)
     if not size:
         return ASSUMED_BYTES_PER_TOKEN, _ASSUMED_DOCUMENT_BYTES
+    check_tokenizer(model)
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     tokenizer.encode_special_tokens = True
     tokens = sum(len(item.ids) for item in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))

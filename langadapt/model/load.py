@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langadapt.core.artifact import is_artifact, partial_folder
+from langadapt.core.boundary import Reading
 from langadapt.core.errors import DataError, SafetyError
 from langadapt.core.io import read_json_object
 from langadapt.core.progress import Progress
 from langadapt.model.gguf import import_gguf
 from langadapt.model.surroundings import quiet_transformers
+from langadapt.model.tokenizer_check import check_tokenizer
 from langadapt.model.weights import open_weights, refuse_pickles
 
 if TYPE_CHECKING:
@@ -131,26 +133,24 @@ def load_model(folder: Path, *, dtype: "torch.dtype | None" = None) -> "PreTrain
 
 
 def load_tokenizer(folder: Path, *, needs_file: bool = True) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of a local folder. DataError if there is none; with `needs_file`, if it has no fast form."""
+    """Load the tokenizer of a folder. DataError: none, a damaged one, or with `needs_file` one without a fast form."""
     if needs_file and not (folder / "tokenizer.json").is_file():
         raise DataError(f"`{folder}` has no tokenizer.json", hint="save the model together with its fast tokenizer")
+    check_tokenizer(folder)
     quiet_transformers()
     from transformers import AutoTokenizer
 
-    try:
+    with Reading(f"transformers cannot load the tokenizer of `{folder}`"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    except (ValueError, KeyError, OSError) as error:
-        raise DataError(f"transformers cannot load the tokenizer of `{folder}`: {error}") from error
     return tokenizer
 
 
 def load_any_tokenizer(place: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a folder in any layout that transformers reads, or of a lone tokenizer.json."""
     file = place if place.is_file() else place / "tokenizer.json"
-    if file.is_file():
-        read_json_object(file)  # the library's own error for a broken file is of no class
+    check_tokenizer(place)
     if place.is_dir() and any((place / name).is_file() for name in ("config.json", "tokenizer_config.json")):
         return load_tokenizer(place, needs_file=False)
     if not file.is_file():
@@ -158,8 +158,6 @@ def load_any_tokenizer(place: Path) -> "PreTrainedTokenizerBase":
     quiet_transformers()
     from transformers import PreTrainedTokenizerFast
 
-    try:
+    with Reading(f"transformers cannot load `{file}`"):
         tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_file=str(file))
-    except (ValueError, KeyError, OSError) as error:
-        raise DataError(f"transformers cannot load `{file}`: {error}") from error
     return tokenizer

@@ -15,10 +15,9 @@ from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object
 from langadapt.model.bare_model import BareModel, bare_model, vocabulary_of
 from langadapt.model.spelling import Spelling, byte_piece, family_of, spelling_of
+from langadapt.model.tokenizer_check import MAX_BYTES, check_tokenizer
 
 SUPPORTED = ("byte-bpe", "byte-fallback-bpe", "unigram", "wordpiece")
-# Gemma's file has 33 MB, the largest known to us 41 MB.
-MAX_TOKENIZER_BYTES = 256 * 1024 * 1024
 
 Kind = Literal["text", "special", "added", "hole"]
 _TEXT, _SPECIAL, _ADDED, _HOLE = range(4)
@@ -42,7 +41,8 @@ class TokenTable:
         file = path / "tokenizer.json"
         if not file.is_file():
             raise DataError(f"`{path}` has no tokenizer.json", hint="save the model together with its fast tokenizer")
-        content = read_json_object(file, max_bytes=MAX_TOKENIZER_BYTES)
+        check_tokenizer(path)
+        content = read_json_object(file, max_bytes=MAX_BYTES)
         family = family_of(content)
         if family not in SUPPORTED:
             raise DataError(

@@ -11,11 +11,12 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from langadapt.core.boundary import Reading
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object, write_durably
 from langadapt.model.spelling import Spelling, family_of, spelling_of
+from langadapt.model.tokenizer_check import MAX_BYTES, NAME, check_tokenizer
 
-NAME = "tokenizer.json"
 # Everything else that makes up a tokenizer folder and stays true after tokens were added. The slow forms
 # (vocab.json, merges.txt) would go stale, and nothing needs them beside tokenizer.json: they are left out.
 COMPANIONS = (
@@ -192,22 +193,8 @@ class TokenizerFile:
         return [*vocab, *([content, lowest] for _, content in behind)]
 
 
-class _LibraryErrors:
-    """Turns what the tokenizers library raises (bare `Exception`, no subclass of it) into a DataError."""
-
-    def __init__(self, place: str) -> None:
-        self._place = place
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is Exception:
-            raise DataError(f"the tokenizers library cannot load it: {error}", where=self._place) from error
-
-
 def _parse(text: str, place: str) -> Tokenizer:
-    with _LibraryErrors(place):
+    with Reading(f"the tokenizers library cannot load `{place}`"):
         tokenizer = Tokenizer.from_str(text)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -222,10 +209,9 @@ def read(folder: Path) -> TokenizerFile:
             f"`{folder}` has no {NAME}",
             hint="load it with transformers.AutoTokenizer and save it again with save_pretrained: that writes one",
         )
-    file = TokenizerFile(read_json_object(path), str(path))
-    vocab = file.model.get("vocab")
-    if not vocab:
-        raise DataError("it has no vocabulary", where=str(path))
+    check_tokenizer(folder)
+    file = TokenizerFile(read_json_object(path, max_bytes=MAX_BYTES), str(path))
+    vocab = file.model["vocab"]
     if isinstance(vocab, list) and not all(_is_scored(entry) for entry in vocab):
         raise DataError("its vocabulary is not a list of pieces with scores", where=str(path))
     if len(vocab) != len(file.vocab):
