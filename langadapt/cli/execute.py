@@ -14,7 +14,7 @@ from langadapt.cli.listener import listening
 from langadapt.cli.output import screen
 from langadapt.core import interrupt
 from langadapt.core import verb as verbs
-from langadapt.core.artifact import Artifact, is_artifact, named, open_artifact, output_state
+from langadapt.core.artifact import Artifact, Identity, is_artifact, named, open_artifact, output_state
 from langadapt.core.config import StepConfig, input_fields
 from langadapt.core.errors import ConfigError, DataError, LangadaptError, OutputError, ResourceError
 from langadapt.core.inputs import resolve_inputs
@@ -119,7 +119,7 @@ def dry_run(verb: Verb, config: StepConfig, place: Path, *, overwrite: bool) -> 
     state = "refused"
     try:
         verbs.check_outside(place, inputs)
-        state = _expected_state(place, identity.fingerprint, overwrite)
+        state = _expected_state(place, identity, overwrite)
     except (OutputError, DataError) as error:
         refusal = error
     estimate = Estimate() if state == "up to date" else verb.estimate(config, inputs)
@@ -145,7 +145,7 @@ def _free(place: Path) -> str:
     return show_bytes(free_disk_bytes(place.parent))
 
 
-def _expected_state(place: Path, fingerprint: str, overwrite: bool) -> str:
+def _expected_state(place: Path, identity: Identity, overwrite: bool) -> str:
     """What `writing` would find, without touching anything."""
     parent = place.parent
     while not parent.exists():
@@ -156,9 +156,9 @@ def _expected_state(place: Path, fingerprint: str, overwrite: bool) -> str:
         raise OutputError(f"cannot write into `{parent}`: permission denied")
     refuse_if_held(place.parent / f"{place.name}.lock")
     if overwrite and (not place.exists() or is_artifact(place)):
-        same = place.exists() and open_artifact(place).fingerprint == fingerprint
+        same = place.exists() and open_artifact(place).fingerprint == identity.fingerprint
         return "up to date" if same else "new"
-    return output_state(place, fingerprint)
+    return output_state(place, identity)
 
 
 _STATES = {

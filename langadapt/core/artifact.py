@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from langadapt.core.difference import named_differences
 from langadapt.core.errors import DataError, OutputError, ResourceError
 from langadapt.core.host import environment, peak_memory_bytes
 from langadapt.core.io import (
     append_json_line,
     canonical_json,
     fsync_path,
+    is_full,
     pretty_json,
     read_json_object,
     replace_durably,
@@ -147,6 +149,13 @@ class Identity:
     inputs: Mapping[str, Any]
 
     @property
+    def parts(self) -> dict[str, Any]:
+        """What the fingerprint is made of, to name what differs from another run."""
+        return {
+            "verb": self.verb, "schema": self.schema, "config": dict(self.config), "inputs": dict(self.inputs)
+        }  # fmt: skip
+
+    @property
     def fingerprint(self) -> str:
         """Hex digest; equal for runs that must give equal bytes."""
         return sha256_text(canonical_json([self.verb, self.schema, self.config, self.inputs]))[:32]
@@ -164,6 +173,7 @@ class Output:
     run_record: dict[str, Any] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
     _committed: Artifact | None = None
+    _timings_lost: bool = False
 
     @property
     def partial(self) -> Path:
@@ -173,12 +183,27 @@ class Output:
             if folder.is_dir() and any(not path.name.startswith(NOTE) for path in folder.iterdir()):
                 raise OutputError(f"`{folder}` exists and is not of langadapt", hint="give another `--out`")
             folder.mkdir(exist_ok=True)
-            replace_durably(folder / NOTE, pretty_json({"fingerprint": self.identity.fingerprint}))
+            replace_durably(
+                folder / NOTE, pretty_json({"fingerprint": self.identity.fingerprint, **self.identity.parts})
+            )
         return folder
 
     def timing(self, name: str, **values: Any) -> None:
-        """Record something that differs from run to run; it goes to timings.jsonl of the artifact."""
-        append_json_line(self.folder / "timings.jsonl", {"name": name, **values})
+        """Record something that differs from run to run; it goes to timings.jsonl of the artifact.
+
+        Nothing depends on it: on a full disk the work goes on without.
+        """
+        if self._timings_lost:
+            return
+        try:
+            append_json_line(self.folder / "timings.jsonl", {"name": name, **values})
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self._timings_lost = True
+            lost = "no space left for `timings.jsonl`: the work goes on, but its times are lost"
+            if lost not in self.progress.warnings:  # a checkpoint has its own file and the same listener
+                self.progress.warn(lost)
 
     def commit(self, facts: Mapping[str, Any]) -> Artifact:
         """Make the folder durable and rename it into place; `facts` summarise what the step found out."""
@@ -234,24 +259,27 @@ def _files_below(folder: Path) -> Iterator[Path]:
 State = str  # "up to date" | "continue" | "new"
 
 
-def output_state(place: Path, fingerprint: str) -> State:
+def output_state(place: Path, identity: Identity) -> State:
     """Decide what running again means; raises OutputError (exit 4) when the place holds something else."""
     if place.exists() or place.is_symlink():
         if not is_artifact(place):
             raise OutputError(f"`{place}` exists and is not an artifact of langadapt", hint="give another `--out`")
         there = open_artifact(place)
-        if there.fingerprint == fingerprint:
+        if there.fingerprint == identity.fingerprint:
             return "up to date"
         raise OutputError(
-            f"`{place}` holds a {there.kind} made by `{there.manifest['verb']}` with other settings or inputs",
+            f"`{place}` holds a {there.kind} made by `{there.manifest['verb']}` with other settings or inputs: "
+            + named_differences(there.manifest, identity.parts),
             hint="give another `--out`, or `--overwrite` to move the old one aside",
         )
     note = partial_folder(place) / NOTE
     if note.is_file() and _kept(note.parent):
-        if read_json_object(note).get("fingerprint") == fingerprint:
+        begun = read_json_object(note)
+        if begun.get("fingerprint") == identity.fingerprint:
             return "continue"
         raise OutputError(
-            f"`{partial_folder(place)}` holds an unfinished run with other settings or inputs",
+            f"`{partial_folder(place)}` holds an unfinished run with other settings or inputs: "
+            + named_differences(begun, identity.parts),
             hint="give another `--out`, or `--overwrite` to move the old one aside",
         )
     return "new"
@@ -280,7 +308,7 @@ def writing(
                 shutil.rmtree(stale, ignore_errors=True)
         if overwrite:
             _move_aside(place, identity.fingerprint)
-        state = output_state(place, identity.fingerprint)
+        state = output_state(place, identity)
         if state == "up to date":
             _sweep_partial(place)
             yield state, open_artifact(place)
@@ -302,9 +330,7 @@ def writing(
 
 
 def _disk_error(error: OSError, place: Path) -> Exception:
-    import errno
-
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if is_full(error):
         return ResourceError(
             f"no space left while writing `{place}`: {error.strerror}",
             hint="free some space and run the same command again",

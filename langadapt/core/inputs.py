@@ -10,7 +10,7 @@ from typing import Any
 from langadapt.core.artifact import Artifact, is_artifact, open_artifact, partial_folder
 from langadapt.core.config import InputField, StepConfig, input_fields
 from langadapt.core.errors import DataError
-from langadapt.core.io import canonical_json, sha256_file, sha256_text
+from langadapt.core.io import canonical_json, is_text, sha256_file, sha256_text
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,10 @@ def digest_of(path: Path) -> str:
     for file in sorted(path.rglob("*")):
         relative = file.relative_to(path)
         if file.is_file() and not any(part.startswith(".") for part in relative.parts):
+            if not is_text(relative.as_posix()):
+                raise DataError(
+                    f"the name {str(relative)!a} below `{path}` is not text in UTF-8", hint="rename the file"
+                )
             files[relative.as_posix()] = sha256_file(file)
     if not files:
         raise DataError(f"folder `{path}` holds no files")

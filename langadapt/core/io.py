@@ -1,5 +1,6 @@
 """Bytes to disk and back: digests, durable writes, bounded reads, JSON that is the same bytes every time."""
 
+import errno
 import hashlib
 import json
 import os
@@ -62,6 +63,11 @@ def read_json_object(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str
     return value
 
 
+def is_text(name: str) -> bool:
+    """Can this name of a file be written as UTF-8? Python stands lone surrogates for bytes that are none."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def fsync_path(path: Path) -> None:
     """Flush a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -89,9 +95,23 @@ def replace_durably(path: Path, content: str | bytes) -> None:
 
 
 def append_json_line(path: Path, value: object) -> None:
-    """Append one object with a single write, so that a kill leaves whole lines and at most one cut last line."""
-    with path.open("ab") as file:
-        file.write((canonical_json(value) + "\n").encode())
+    """Append one object with a single write, so that a kill leaves whole lines and at most one cut last line.
+
+    OSError if it does not fit on the disk; what did fit is taken back, so that a later line does not join it.
+    """
+    data = (canonical_json(value) + "\n").encode()
+    with path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        written = file.write(data)
+        if written < len(data):
+            if os.fstat(file.fileno()).st_size == before + written:  # else another process has appended since
+                file.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def is_full(error: OSError) -> bool:
+    """Did this fail because the disk, a quota or the largest size of a file is reached?"""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:

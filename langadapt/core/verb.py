@@ -10,8 +10,9 @@ from langadapt.core import registry
 from langadapt.core.artifact import Artifact, Identity, Output, State, named, writing
 from langadapt.core.boundary import Panics
 from langadapt.core.config import StepConfig, input_fields, runtime_fields
-from langadapt.core.errors import DataError, LangadaptError, OutputError
+from langadapt.core.errors import ConfigError, DataError, LangadaptError, OutputError
 from langadapt.core.inputs import Inputs, digests, resolve_inputs
+from langadapt.core.io import is_text
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Table
 from langadapt.core.verified import remember_written, verify_content
@@ -103,6 +104,8 @@ def perform(
     With `expect` the fingerprint must be that one: `place` was named after it, and inputs may have changed since.
     """
     progress, place = progress or Progress(), named(place)
+    if not is_text(place.name):
+        raise ConfigError(f"`{place.name!a}` is not text in UTF-8", where="out", hint="give another `--out`")
     inputs = resolve_inputs(config)
     check_outside(place, inputs)
     who = identity(verb, config, inputs)

@@ -49,7 +49,7 @@ def _state(path: Path, entry: Mapping[str, Any]) -> list[Any]:
 
 
 def _note(artifact: Artifact) -> Path:
-    return cache_folder() / "verified" / f"{sha256_text(os.fspath(artifact.path.resolve()))[:32]}.json"
+    return cache_folder() / "verified" / f"{sha256_text(ascii(os.fspath(artifact.path.resolve())))[:32]}.json"
 
 
 def _recall(artifact: Artifact) -> Known:

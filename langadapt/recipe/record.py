@@ -2,14 +2,14 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from langadapt.core.artifact import Artifact
 from langadapt.core.host import peak_memory_bytes
-from langadapt.core.io import append_json_line, pretty_json, read_json_object, replace_durably
+from langadapt.core.io import append_json_line, is_full, pretty_json, read_json_object, replace_durably
 from langadapt.recipe.graph import Graph, members
 from langadapt.recipe.look import Look
 from langadapt.recipe.sources import FromStep
@@ -26,21 +26,34 @@ class Record:
     """Appends to `run.jsonl` (everything) and `timings.jsonl` (one line per executed step)."""
 
     folder: Path
+    warn: Callable[[str], None]
     run: str = field(default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}")
     began: float = field(default_factory=time.monotonic)
     peak: int = 0
+    _full: bool = False
+
+    def _append(self, file: str, line: Mapping[str, Any]) -> None:
+        """Add a line; no step needs it, so a full disk costs the line and not the run."""
+        try:
+            append_json_line(self.folder / file, line)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            if not self._full:
+                self.warn(f"no space left for `{self.folder / file}`: the run goes on, its record has gaps")
+            self._full = True
 
     def event(self, name: str, **values: Any) -> None:
         """One line of history."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        append_json_line(self.folder / HISTORY, {"event": name, "run": self.run, "time": stamp, **values})
+        self._append(HISTORY, {"event": name, "run": self.run, "time": stamp, **values})
 
     def timing(self, look: Look, state: str, artifact: Artifact, seconds: float) -> int:
         """Time and memory of one executed step; returns its peak memory in bytes."""
         peak = int(read_json_object(artifact.path / "run.json").get("peak_memory_bytes", 0))
         self.peak = max(self.peak, peak)
         line = {"step": look.step.id, "verb": look.step.verb.name, "state": state, "peak_memory_bytes": peak}
-        append_json_line(self.folder / TIMINGS, {**line, "seconds": round(seconds, 3), "run": self.run})
+        self._append(TIMINGS, {**line, "seconds": round(seconds, 3), "run": self.run})
         return peak
 
     def whole(self) -> float:
@@ -52,7 +65,7 @@ class Record:
             "state": "done",
             "peak_memory_bytes": self.peak + peak_memory_bytes(),
         }
-        append_json_line(self.folder / TIMINGS, {**line, "seconds": round(seconds, 3), "run": self.run})
+        self._append(TIMINGS, {**line, "seconds": round(seconds, 3), "run": self.run})
         return seconds
 
 

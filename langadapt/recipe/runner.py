@@ -105,7 +105,8 @@ def run(
     """
     folder = folder.absolute()
     _make(folder)
-    bench, record = Bench(folder, listener), Record(folder)
+    bench = Bench(folder, listener)
+    record = Record(folder, lambda text: listener(Note(text=text, level="warning")))
     recipe = graph.recipe
     record.event(
         "started",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from langadapt.core.artifact import Artifact, Identity, is_artifact, open_artifact
+from langadapt.core.difference import flat
 from langadapt.core.errors import DataError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import read_json_object
@@ -84,19 +85,6 @@ def last_output(pointer: Path) -> Artifact | None:
         return open_artifact(pointer.resolve()) if pointer.is_symlink() and is_artifact(pointer) else None
     except DataError:
         return None
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested plain data as {dotted key: scalar}."""
-    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
-    found: dict[str, Any] = {}
-    for key, item in parts:
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(item, Mapping | list | tuple):
-            found |= flat(item, name)
-        else:
-            found[name] = item
-    return found
 
 
 def named(name: str, value: Input | tuple[Input, ...] | dict[str, Input] | None) -> list[tuple[str, Input]]:

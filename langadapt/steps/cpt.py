@@ -254,7 +254,7 @@ def _train(
     account = ledger(stream.plan, end, done.consumed, skipped=places.skipped_before(end))
     if account["balance_tokens"] != 0:
         raise DataError(f"the token ledger does not balance: {account['balance_tokens']:,} tokens differ")
-    write_durably(out.folder / "metrics.jsonl", journal.path.read_bytes())
+    write_durably(out.folder / "metrics.jsonl", journal.content())
     write_durably(out.folder / "probes.json", pretty_json(journal.curves()))
     if places.skipped:
         account["skipped_positions"] = [words(each) for each in places.skipped_before(end)]

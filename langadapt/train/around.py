@@ -41,7 +41,7 @@ def surround(
         probe=probe,
         watched=probe.names_outside(set(targets)),
         decode=lambda tokens: str(tokenizer.decode(list(tokens))),
-        journal=Journal(folder / "metrics.jsonl"),
+        journal=Journal(folder / "metrics.jsonl", progress.warn),
         checkpoints=checkpoints,
         folder=folder,
         progress=progress,

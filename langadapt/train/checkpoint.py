@@ -81,7 +81,7 @@ class Checkpoints:
             if isinstance(target, Artifact):
                 raise LangadaptError(f"internal: `{place}` appeared while it was being written")
             files = _write_tensors(target, optimiser)
-            write_durably(target.folder / "metrics.jsonl", journal.path.read_bytes())
+            write_durably(target.folder / "metrics.jsonl", journal.content())
             state = {
                 "step": step,
                 "consumed": dict(consumed),

@@ -1,10 +1,10 @@
 """The record of a run: one line a step, one line a probe; the same bytes whether the run was interrupted or not."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from langadapt.core.io import append_json_line, read_json_lines, write_durably
+from langadapt.core.io import append_json_line, canonical_json, is_full, read_json_lines, write_durably
 
 
 class Journal:
@@ -16,9 +16,12 @@ class Journal:
     differ from run to run.
     """
 
-    def __init__(self, path: Path) -> None:
-        """A new, empty record at `path`."""
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        """A new, empty record at `path`; `warn` is told when lines have to wait for space on the disk."""
         self.path = path
+        self._warn = warn
+        self._full = False
+        self._waiting: list[dict[str, Any]] = []
         self.last_loss: float | None = None
         self.losses: dict[int, float] = {}
         self.skipped: list[int] = []
@@ -43,16 +46,39 @@ class Journal:
         """Bits per byte recorded at a step, None if there were none."""
         return self._probes.get(step)
 
+    def content(self) -> bytes:
+        """The whole record, lines that wait for space included."""
+        self._write()
+        waiting = "".join(canonical_json(line) + "\n" for line in self._waiting)
+        return self.path.read_bytes() + waiting.encode()
+
     def rewind(self, content: bytes) -> None:
         """Make the record what it was when a checkpoint was written."""
         write_durably(self.path, content)
+        self._waiting = []
         self._probes, self.last_loss, self.losses, self.skipped = {}, None, {}, []
         for line in read_json_lines(self.path):
             self._remember(line)
 
     def _add(self, line: dict[str, Any]) -> None:
-        append_json_line(self.path, line)
+        self._waiting.append(line)
+        self._write()
         self._remember(line)
+
+    def _write(self) -> None:
+        """Append what waits. A full disk is no reason to stop: the lines are kept and tried again with the next one."""
+        while self._waiting:
+            try:
+                append_json_line(self.path, self._waiting[0])
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                if not self._full:
+                    self._warn(f"no space left for `{self.path}`: training goes on, its lines wait in memory")
+                self._full = True
+                return
+            del self._waiting[0]
+        self._full = False
 
     def _remember(self, line: Mapping[str, Any]) -> None:
         if "probes" in line:

@@ -38,7 +38,7 @@ def test_frozen_tensors_are_the_same_bytes_in_the_saved_file(tmp_path: Path, nam
         out=tmp_path / "data", model=base, corpora={"hu": text}, block_tokens=32, document_separator="<s>"
     )
     made = langadapt.cpt(
-        out=tmp_path / "out", model=base, data=data, steps=6, batch_tokens=64, strategy=name, compute="bf16",
+        out=tmp_path / "out", model=base, data=data, steps=50, batch_tokens=64, strategy=name, compute="bf16",
         strategy_options=OPTIONS.get(name, {}), learning_rate=1e-2, weight_decay=0.5, clip=0.1,
     )  # fmt: skip
     model = load_model(base)
