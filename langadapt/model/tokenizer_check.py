@@ -66,6 +66,8 @@ def _check_structure(spec: dict[str, Any], place: str) -> None:
             _check_id(piece, number, place)
     elif model.get("type", "Unigram") != "Unigram" or not isinstance(vocabulary, list):
         raise DataError(f"its vocabulary is a {type(vocabulary).__name__}, not an object", where=place)
+    elif not all(_is_scored(entry) for entry in vocabulary):
+        raise DataError("its vocabulary is not a list of pieces with scores", where=place)
     merges = model.get("merges", [])
     if not isinstance(merges, list):
         raise DataError(f"its merges are a {type(merges).__name__}, not a list", where=place)
@@ -81,6 +83,13 @@ def _check_structure(spec: dict[str, Any], place: str) -> None:
         if not isinstance(content, str) or not content:
             raise DataError(f"an added token has no text: {token!r:.80}", where=place)
         _check_id(content, token.get("id"), place)
+
+
+def _is_scored(entry: object) -> bool:
+    if not isinstance(entry, list) or len(entry) != 2:
+        return False
+    piece, score = entry
+    return isinstance(piece, str) and isinstance(score, int | float) and not isinstance(score, bool)
 
 
 def _check_id(piece: str, number: object, place: str) -> None:

@@ -212,8 +212,6 @@ def read(folder: Path) -> TokenizerFile:
     check_tokenizer(folder)
     file = TokenizerFile(read_json_object(path, max_bytes=MAX_BYTES), str(path))
     vocab = file.model["vocab"]
-    if isinstance(vocab, list) and not all(_is_scored(entry) for entry in vocab):
-        raise DataError("its vocabulary is not a list of pieces with scores", where=str(path))
     if len(vocab) != len(file.vocab):
         twice = next(entry[0] for id, entry in enumerate(vocab) if file.vocab[entry[0]] != id)
         raise DataError(f"its vocabulary has `{twice}` twice", where=str(path))
@@ -223,13 +221,6 @@ def read(folder: Path) -> TokenizerFile:
         if other != piece:
             raise DataError(f"id {number} belongs to both `{other}` and `{piece}`", where=str(path))
     return file
-
-
-def _is_scored(entry: object) -> bool:
-    if not isinstance(entry, list) or len(entry) != 2:
-        return False
-    piece, score = entry
-    return isinstance(piece, str) and isinstance(score, int | float) and not isinstance(score, bool)
 
 
 def write(
