@@ -15,7 +15,8 @@ from langadapt.core.boundary import Reading
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object, write_durably
 from langadapt.model.spelling import Spelling, family_of, spelling_of
-from langadapt.model.tokenizer_check import MAX_BYTES, NAME, check_tokenizer
+from langadapt.model.tokenizer_check import MAX_BYTES, check_tokenizer
+from langadapt.model.tokenizer_check import NAME as NAME
 
 # Everything else that makes up a tokenizer folder and stays true after tokens were added. The slow forms
 # (vocab.json, merges.txt) would go stale, and nothing needs them beside tokenizer.json: they are left out.
