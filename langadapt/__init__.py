@@ -2,6 +2,7 @@
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -40,12 +41,9 @@ class _Verbs(ModuleType):
     """Keeps `langadapt.evaluate` the verb: importing the room of that name would put the room in its place."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType):
-            from langadapt.core import registry
-
-            if name.replace("_", "-") in registry.verb_names():
-                return
-        super().__setattr__(name, value)
+        # looked up as a file: `langadapt --help` imports no list of verbs for this
+        if not (isinstance(value, ModuleType) and Path(__file__).with_name("steps").joinpath(f"{name}.py").is_file()):
+            super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Verbs
