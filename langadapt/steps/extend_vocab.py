@@ -100,6 +100,11 @@ def run(config: Config, out: Output) -> Artifact:
     missing = config.size - len(growth.tokens)
     _say_shortfall(config, corpora[0], len(growth.tokens), len(free or ()), out)
     gone = tuple(grown.gone.values())
+    if config.mode == "same-size":
+        out.progress.warn(
+            f"{len(gone):,} old tokens are given up ({_scripts(by_script(base, gone))}): text that is neither like the "
+            "guard's nor like the target's takes more tokens from now on"
+        )
     tokenizer_file.write(start, growth.merges, model.path, out.folder, gone=gone)
 
     new = tokenizer_file.read(out.folder)
@@ -196,7 +201,7 @@ def table(artifact: Artifact) -> Table:
         f"{facts['guarded_types']:,} protected words, {facts['guarded_types_changed']} changed",
     ]
     if facts["given_up"]:
-        scripts = ", ".join(f"{script} {count:,}" for script, count in facts["given_up_by_script"].items())
+        scripts = _scripts(facts["given_up_by_script"])
         notes.append(f"{facts['given_up']:,} old tokens given up for them" + (f": {scripts}" if scripts else ""))
     if facts["guard_scripts"]:
         shown = " or ".join(script.capitalize() for script in facts["guard_scripts"])
@@ -211,6 +216,10 @@ def table(artifact: Artifact) -> Table:
     for sample in samples:
         notes += [f"before: {sample['base']}", f"after:  {sample['adapted']}"]
     return Table("Vocabulary", ("", "base", "adapted"), tuple(rows), tuple(notes))
+
+
+def _scripts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{script} {count:,}" for script, count in counts.items())
 
 
 def _pair(values: Mapping[str, float | None]) -> tuple[str, str]:

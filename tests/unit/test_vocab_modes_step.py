@@ -112,11 +112,12 @@ def test_more_tokens_than_reserved_ids_stop_at_what_fits(place: Path):
 def test_unused_tokens_are_replaced_and_the_table_keeps_its_shape(place: Path, model: str):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    artifact, _ = extend(place, f"same-{model}", mode="same-size", size=15, model=place / model)
+    artifact, notes = extend(place, f"same-{model}", mode="same-size", size=15, model=place / model)
     facts = artifact.facts
     assert facts["added"] == facts["given_up"] == 15 and facts["old_tokens"] == facts["new_tokens"]
     assert facts["guarded_types_changed"] == 0 and sum(facts["given_up_by_script"].values()) == 15
     assert facts["bytes_per_token"]["adapted"] > facts["bytes_per_token"]["base"]
+    assert any("15 old tokens are given up (" in note and "more tokens from now on" in note for note in notes)
     base, new, ids, made = initialised(place, artifact, model)
     insist_on_rows(base, new, ids)
     loaded = AutoModelForCausalLM.from_pretrained(str(made.path))
