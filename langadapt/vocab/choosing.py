@@ -37,12 +37,26 @@ _BATCH = 20_000
 
 @dataclass(frozen=True)
 class Candidate:
-    """A token that may be added: how often its parts stood side by side (or the character stood), and its score."""
+    """A token that may be added: how often its parts stood side by side (or the character stood).
+
+    Where tokens have scores: `floor` is how far down its score may go, `lowered` whether it went halfway already.
+    """
 
     piece: str
     count: int
     score: float | None = None
     letter: bool = False
+    floor: float | None = None
+    lowered: bool = False
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Joins that pair merging found; `contents` are the bytes of every id, `tokens` how many the text was cut into."""
+
+    merges: Sequence[Learned]
+    contents: Mapping[int, bytes]
+    tokens: int
 
 
 class SetFamily:
@@ -81,12 +95,13 @@ class SetFamily:
             short = room - len(kept)
             if short <= 0:
                 break
-            proposed = self._proposed(text, [*letters, *kept], wish, permits, short + max(_SPARE, short // 4), left_out)
+            there, count = [*letters, *kept], short + max(_SPARE, short // 4)
+            proposed = self._proposed(text, there, wish, guard, permits, count, left_out)
             fresh = [candidate for candidate in proposed if candidate.piece not in tried]
             if not fresh:
                 break
             tried.update(candidate.piece for candidate in fresh)
-            safe = self.harmless([*letters, *kept], fresh, guard)
+            safe = self.harmless(there, fresh, guard)
             wider, uses = self.settled(text, letters, [*kept, *safe], wish.min_count)
             left_out["guarded"] += len(fresh) - len(safe)
             left_out["too_rare"] += len(kept) + len(safe) - len(wider)
@@ -114,11 +129,9 @@ class SetFamily:
         """Those of `fresh` that change no guarded word when they are added to the base and to `there`."""
         return list(fresh)
 
-    def scored(
-        self, found: Sequence[Learned], contents: Mapping[int, bytes], there: Sequence[Candidate]
-    ) -> Sequence[float | None]:
-        """A score for each proposed join, or None for a family without scores; `there` are added already."""
-        return [None] * len(found)
+    def scored(self, proposal: Proposal, there: Sequence[Candidate]) -> list[Candidate]:
+        """Candidates for the proposed joins, with scores where tokens have them; `there` are added already."""
+        return [Candidate(self._spelling.piece(proposal.contents[join.id]), join.count) for join in proposal.merges]
 
     def joinable(self, content: bytes) -> bool:
         """May these bytes be one token, as far as this family minds?"""
@@ -140,6 +153,7 @@ class SetFamily:
         text: "Text",
         there: Sequence[Candidate],
         wish: Wish,
+        guard: Guard,
         permits: Callable[[str], bool],
         count: int,
         left_out: Counter[str],
@@ -147,10 +161,11 @@ class SetFamily:
         """Joins of neighbours in the words as they are cut with `there`, at most `count` of them."""
         merges = self.merges_of(there)
         contents = self._contents | {merge.id: self.content(merge.piece) for merge in merges}
-        segments, weights = [], []
+        segments, weights, tokens = [], [], 0
         for word, weight, ids in zip(
             text.words, text.weights, encode_all(self._base.model_stage(merges), text.words), strict=True
         ):
+            tokens += weight * len(ids)
             if len(ids) > 1 and b"".join([contents.get(number, b"") for number in ids]) == self.content(word):
                 segments.append(ids)
                 weights.append(weight)
@@ -164,7 +179,7 @@ class SetFamily:
                 return False
             if not self.joinable(whole):
                 return False
-            if not permits(self._spelling.piece(whole)):
+            if (left, right) in guard.pairs or not permits(self._spelling.piece(whole)):
                 refused.add(whole)
                 return False
             return True
@@ -179,11 +194,7 @@ class SetFamily:
         )
         learner.learn(count)
         left_out["guarded_joins"] = max(left_out["guarded_joins"], len(refused))
-        scores = self.scored(learner.merges, learner.contents, there)
-        return [
-            Candidate(self._spelling.piece(learner.contents[merge.id]), merge.count, score)
-            for merge, score in zip(learner.merges, scores, strict=True)
-        ]
+        return self.scored(Proposal(learner.merges, learner.contents, tokens), there)
 
     def settled(
         self, text: "Text", letters: Sequence[Candidate], candidates: Sequence[Candidate], min_count: int

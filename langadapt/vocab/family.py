@@ -85,8 +85,8 @@ def detect(base: TokenizerFile) -> Family:
     raise DataError(
         f"this tokenizer cannot be extended: {_reason(refusals)}",
         where=base.place,
-        hint=f"supported families: {', '.join(names)} (GPT-2, Llama 3, Qwen, SmolLM; Gemma, Llama 2, Mistral; BERT); "
-        "`langadapt cpt` trains a model with the vocabulary that it has",
+        hint=f"supported families: {', '.join(names)} (GPT-2, Llama 3, Qwen, SmolLM; Gemma, Llama 2, Mistral; "
+        "XLM-R, T5; BERT); `langadapt cpt` trains a model with the vocabulary that it has",
     )
 
 

@@ -1,9 +1,11 @@
-"""Extending tokenizers without merges (WordPiece as in BERT): what must hold holds, and the checks see it if not."""
+"""Extending tokenizers without merges (WordPiece, Unigram): what must hold holds, and the checks see it if not."""
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,16 +22,30 @@ from langadapt.vocab import checks, losses, tokenizer_file
 from langadapt.vocab.family import Wish, detect
 from langadapt.vocab.guard import Guard, always_guarded, with_variants
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
+from langadapt.vocab.word_cuts import of_one_kind
 from langadapt.vocab.words import count_words
 from tests.contract.test_vocab_surgery import ENGLISH, HUNGARIAN
-from tests.fixtures.pieces import wordpiece_spec, wordpiece_tokenizer
+from tests.fixtures.pieces import unigram_spec, unigram_tokenizer, wordpiece_spec, wordpiece_tokenizer
 
 GERMAN = (
     "die Häuser stehen am Hang und die alten Leute gehen über die Brücke; Thesen, Herden, Handel, Standard 1234\n" * 9
 )
+
+
+def behind(spec: dict) -> dict:
+    """The last special token only in the list of added ones, and another one that is not special."""
+    content, _ = spec["model"]["vocab"].pop()
+    number = len(spec["model"]["vocab"])
+    assert spec["added_tokens"][-1] | {"content": content, "id": number} == spec["added_tokens"][-1]
+    spec["added_tokens"].append(spec["added_tokens"][-1] | {"content": "<note>", "id": number + 1, "special": False})
+    return spec
+
+
 LAYOUTS = {
     "bert cased": lambda: wordpiece_spec("cased", ENGLISH.splitlines()),
     "bert uncased": lambda: wordpiece_spec("uncased", ENGLISH.splitlines()),
+    **{style: partial(unigram_spec, style, ENGLISH.splitlines()) for style in ("xlmr", "t5", "whole", "bytes")},
+    "added behind": lambda: behind(unigram_spec("xlmr", ENGLISH.splitlines())),
 }
 
 
@@ -39,6 +55,7 @@ def file_of(spec: dict) -> TokenizerFile:
 
 BASES = {name: file_of(make()) for name, make in LAYOUTS.items()}
 every_layout = pytest.mark.parametrize("layout", sorted(BASES))
+each_family = pytest.mark.parametrize("layout", ["bert cased", "xlmr"])
 
 
 def extend(base: TokenizerFile, *, target=HUNGARIAN + GERMAN, guarded=ENGLISH, size=25, **wish):
@@ -77,7 +94,7 @@ def test_counts_are_the_uses_on_the_text_and_only_characters_may_be_rare(layout)
         assert token.count >= 5 or ("character" in token.reason and token.id in growth.stepping_stones)
 
 
-@every_layout
+@each_family
 def test_characters_that_the_vocabulary_lacks_come_first(layout):
     base = BASES[layout]
     growth, new, *_ = extend(base)
@@ -87,15 +104,14 @@ def test_characters_that_the_vocabulary_lacks_come_first(layout):
     assert base.unknown not in new.tokenizer.encode("ház").ids
 
 
-@every_layout
+@each_family
 def test_fewer_tokens_than_asked_are_counted_with_the_reason(layout):
     growth, *_ = extend(BASES[layout], size=5000)
     assert len(growth.tokens) + growth.notes["missing"] == 5000 and growth.notes["left_out_too_rare"] > 0
 
 
-@every_layout
-def test_what_the_guard_forbids_is_what_would_change(layout):
-    base = BASES[layout]
+def test_what_the_guard_of_a_word_piece_forbids_is_what_would_change():
+    base = BASES["bert cased"]
     text = "standing standing hillside villages people's thehouse\n" * 9
     free, *_ = extend(base, target=text, guarded="q", size=40)
     growth, _, _, guard, _ = extend(base, target=text, guarded=text + ENGLISH, size=40)
@@ -123,8 +139,13 @@ def test_any_text_guarded_reachable_and_back(target, guarded, layout):
     guard = Guard.of(base, count_words(base, guarded))
     growth = family.grow(words, guard, Wish(size=30, min_count=1), Progress())
     new = file_of(json.loads(base.extended(growth.merges)))
-    outcomes = checks.file_checks(base, new, family, guard, words)
-    checks.insist([*outcomes, checks.same_round_trip(base, new, [*target, *guarded])])
+    outcomes = [
+        checks.ids_kept(base, new),
+        checks.guarded_words_kept(base, new, guard),
+        checks.same_round_trip(base, new, [*target, *guarded]),
+        *family.checks(new, words),
+    ]
+    checks.insist(outcomes)
     for text in guarded:
         before = base.tokenizer.encode(text, add_special_tokens=False).ids
         assert base.unknown in before or before == new.tokenizer.encode(text, add_special_tokens=False).ids
@@ -132,7 +153,7 @@ def test_any_text_guarded_reachable_and_back(target, guarded, layout):
     assert base.extended(again.merges) == base.extended(growth.merges)
 
 
-@every_layout
+@each_family
 def test_a_shifted_special_and_a_stale_post_processor_are_seen(layout):
     base = BASES[layout]
     _, new, *rest = extend(base)
@@ -151,7 +172,7 @@ def test_a_shifted_special_and_a_stale_post_processor_are_seen(layout):
     assert {"sections_kept", "special_ids_added"} <= broken_names(base, file_of(spec), *rest)
 
 
-@every_layout
+@each_family
 def test_a_piece_that_changes_a_guarded_word_is_seen(layout):
     base = BASES[layout]
     growth, _, *rest = extend(base)
@@ -159,6 +180,72 @@ def test_a_piece_that_changes_a_guarded_word_is_seen(layout):
     extra = added(base, growth, word, -1.0)
     spec = json.loads(base.extended([*growth.merges, extra]))
     assert "guarded_words_kept" in broken_names(base, file_of(spec), *rest)
+
+
+@pytest.mark.parametrize("score", [0.0, -1e6, None])
+def test_score_0_a_score_below_all_and_a_changed_old_one_are_seen(score):
+    base = BASES["xlmr"]
+    growth, new, *rest = extend(base)
+    spec = json.loads(json.dumps(new.spec))
+    vocab = spec["model"]["vocab"]
+    if score is None:
+        vocab[10][1] -= 1e-9
+    else:
+        vocab[growth.tokens[-1].id][1] = score
+    names = broken_names(base, file_of(spec), *rest)
+    assert "scores_kept" in names
+    # what the score-0 recipe does: it wins wherever it stands
+    vocab[-1] = ["ill", 0.0]
+    if score == 0.0:
+        assert {"guarded_words_kept", "scores_kept"} <= broken_names(base, file_of(spec), *rest)
+
+
+def test_new_scores_lie_where_the_unknown_and_the_guard_do_not_notice():
+    base = BASES["xlmr"]
+    growth, *_ = extend(base, size=40)
+    old = [score for piece, score in base.model["vocab"] if piece not in base.added]
+    for merge in growth.merges:
+        assert min(old) <= merge.score <= max(old) and float(np.float32(merge.score)) == merge.score
+
+
+def test_a_rare_character_does_not_move_the_cost_of_the_unknown():
+    base = BASES["xlmr"]
+    growth = detect(base).grow({"▁ő": 1, "▁the": 10**9}, Guard.of(base, []), Wish(size=3, min_count=1), Progress())
+    lowest = min(score for _, score in base.model["vocab"])
+    assert growth.merges[0].piece == "ő" and growth.merges[0].score >= lowest > -20
+
+
+def test_no_token_stands_across_a_cut_of_words():
+    base = BASES["whole"]
+    text = "házak,házak.házak 12x x.x.x.x.\n" * 9
+    growth, new, *_ = extend(base, target=text, size=60)
+    uses = Counter(id for ids in encode_all(new.tokenizer, text.splitlines()) for id in ids)
+    for token in growth.tokens:
+        assert of_one_kind(token.piece) and token.count == uses[token.id], token
+
+
+def test_the_guard_of_a_word_piece_is_exact():
+    base = BASES["bert cased"]
+    family = detect(base)
+    guard = Guard.of(base, ["the", "houses", "standing", "hillside", "people"])
+    permitted, before = family.permits(guard), list(encode_all(base.model_stage(), guard.words))
+    parts = {word[a:b] for word in guard.words for a in range(len(word)) for b in range(a + 1, len(word) + 1)}
+    pieces = sorted({*parts, *("##" + part for part in parts), "hi", "##z", "standings"} - base.vocab.keys())
+    verdicts = {piece: permitted(piece) for piece in pieces}
+    for piece, verdict in verdicts.items():
+        stage = base.model_stage([Merge(piece, "", base.next_id)])
+        assert verdict == (list(encode_all(stage, guard.words)) == before), piece
+    assert 10 < sum(verdicts.values()) < len(verdicts) - 10 and len(guard.words) > 2
+
+
+def test_added_tokens_that_only_their_list_names_do_not_move():
+    base = BASES["added behind"]
+    growth, new, *_ = extend(base)
+    assert min(token.id for token in growth.tokens) == base.added["<note>"] + 1 == base.next_id
+    for content, number in base.added.items():
+        assert new.tokenizer.token_to_id(content) == number
+    text = "the <note> hill"
+    assert new.tokenizer.encode(text).ids == base.tokenizer.encode(text).ids
 
 
 def test_an_unreachable_piece_and_a_word_that_became_unknown_are_seen():
@@ -190,6 +277,13 @@ def test_other_layouts_of_the_family_are_refused():
     bare = Tokenizer(models.WordPiece({"a": 1}, unk_token="[UNK]"))
     with pytest.raises(DataError, match="no token for what is unknown"):
         detect(file_of(json.loads(bare.to_str())))
+    spec = json.loads(json.dumps(BASES["xlmr"].spec))
+    spec["added_tokens"].append(spec["added_tokens"][-1] | {"id": len(spec["model"]["vocab"]) + 3, "content": "<far>"})
+    with pytest.raises(DataError, match="ids have holes"):
+        detect(file_of(spec))
+    spec["model"]["unk_id"] = None
+    with pytest.raises(DataError, match="no token for what is unknown"):
+        detect(file_of(spec))
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +300,11 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-FOLDERS = {"wordpiece": wordpiece_tokenizer}
+FOLDERS = {
+    "wordpiece": wordpiece_tokenizer,
+    "unigram": unigram_tokenizer,
+    "unigram t5": partial(unigram_tokenizer, style="t5"),
+}
 
 
 @pytest.mark.parametrize("family", sorted(FOLDERS))
@@ -222,7 +320,7 @@ def test_the_step_writes_what_transformers_loads_and_init_embeddings_reads(corpo
         size=30,
         listener=lambda event: notes.append(event.text) if isinstance(event, Note) else None,
     )
-    assert artifact.facts["family"] == family and artifact.facts["unreachable"] == 0
+    assert artifact.facts["family"] == family.split()[0] and artifact.facts["unreachable"] == 0
     assert artifact.facts["guarded_types_changed"] == 0 and artifact.facts["held_out_lines_same_ids"] == 1.0
     assert not list(artifact.path.glob("*.model")) and any("old.model is not written" in note for note in notes)
     base, new = TokenTable.from_folder(model), TokenTable.from_folder(artifact.path)
