@@ -96,8 +96,12 @@ class Unigram(SetFamily):
         ]
 
     def joinable(self, content: bytes) -> bool:
-        """One kind of character, perhaps behind a space: nothing that stands across a cut of words."""
-        return of_one_kind(content.decode())
+        """One kind of character, perhaps behind a space: nothing that stands across a cut of words.
+
+        No run of spaces: the library's decoder takes every space out of the first token of a text, not only one.
+        """
+        text = content.decode()
+        return of_one_kind(text) and " " not in text[1:]
 
     def never_joined(self) -> frozenset[int]:
         """The unknown token, and byte tokens where characters fall back to bytes."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
@@ -131,6 +131,7 @@ texts = st.lists(st.text(alphabet="abeáőαzthe 1,.\n", min_size=1, max_size=40
 
 
 @settings(max_examples=25, deadline=None)
+@example(target=["1", "1", "1", "  "], guarded=["1"], layout="whole")
 @given(target=texts, guarded=texts, layout=st.sampled_from(sorted(BASES)))
 def test_any_text_guarded_reachable_and_back(target, guarded, layout):
     base = BASES[layout]
