@@ -11,6 +11,8 @@ from langadapt.model.pairing import pair
 from langadapt.model.token_table import TokenTable
 
 VOCABULARY_MAP = "vocab_map.jsonl"
+# What verbs that give tokens other ids call themselves in the map.
+_RENUMBERED = ("trim", "new-tokenizer")
 # Tables are padded to multiples of powers of two; a table whose rows no such number divides was not padded on purpose.
 _LARGEST_MULTIPLE = 512
 
@@ -27,7 +29,7 @@ def match(base: TokenTable, new: TokenTable, *, base_rows: int) -> TokenMatch:
     taken = {id for id, entry in told.items() if 0 <= id < base.size and entry.get("old_piece", "") == base.pieces[id]}
     changed = [id for id in range(base.size) if base.kind_of(id) != "hole" and not _same(base, new, id)]
     moved = [id for id in changed if id not in taken]
-    if moved and header and header.get("mode") != "trim":
+    if moved and header and header.get("mode") not in _RENUMBERED:
         raise DataError(
             f"`{new.folder}` does not extend the vocabulary of `{base.folder}`: {len(moved):,} of its {base.size:,} "
             f"tokens are not there under the same id, such as {moved[0]} `{base.piece(moved[0])}`",

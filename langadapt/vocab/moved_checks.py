@@ -154,3 +154,20 @@ def chat_follows(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase"
         if old != new(text, add_special_tokens=False)["input_ids"]:
             broken.append(f"{text[:60]!r} has other tokens")
     return Outcome("chat_follows", len(before) + 1, tuple(broken))
+
+
+def chat_specials_follow(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", ids: Ids) -> Outcome:
+    """The chat template is the same and writes the same text, with the same special tokens in the same order."""
+    broken = []
+    if base.chat_template != new.chat_template:
+        broken.append("the template changed")
+    before, after = chat_texts(base), chat_texts(new)
+    if before != after:
+        broken.append("a conversation is written differently")
+    there = set(ids.values())
+    for text in before:
+        old = [ids[number] for number in base(text, add_special_tokens=False)["input_ids"] if number in ids]
+        now = [number for number in new(text, add_special_tokens=False)["input_ids"] if number in there]
+        if old != now:
+            broken.append(f"{text[:60]!r}: {old} -> {now}")
+    return Outcome("chat_specials_follow", len(before) + 1, tuple(broken))

@@ -37,18 +37,18 @@ def renumbered(base: TokenizerFile, ids: Mapping[int, int]) -> dict[str, Any]:
     for token in spec.get("added_tokens") or []:
         token["id"] = pieces[token["content"]]
     spec["added_tokens"] = sorted(spec.get("added_tokens") or [], key=lambda token: int(token["id"]))
-    _follow(spec.get("post_processor"), pieces)
+    follow(spec.get("post_processor"), pieces)
     if isinstance(spec.get("padding"), dict):
         spec["padding"]["pad_id"] = pieces.get(spec["padding"]["pad_token"], 0)
     return dict(spec)
 
 
-def _follow(section: Any, pieces: Mapping[str, int]) -> None:
-    """New numbers in a post-processor: `TemplateProcessing` lists them beside the strings, two others have pairs."""
+def follow(section: Any, pieces: Mapping[str, int]) -> None:
+    """Put new numbers into a post-processor: `TemplateProcessing` lists them beside strings, two others have pairs."""
     if not isinstance(section, dict):
         return
     for processor in section.get("processors") or []:
-        _follow(processor, pieces)
+        follow(processor, pieces)
     special = section.get("special_tokens")
     if isinstance(special, dict):
         for entry in special.values():
@@ -58,15 +58,21 @@ def _follow(section: Any, pieces: Mapping[str, int]) -> None:
             section[key] = [section[key][0], pieces[section[key][0]]]
 
 
-def write_renumbered(spec: Mapping[str, Any], ids: Mapping[int, int], base_folder: Path, out: Path) -> None:
-    """Write a tokenizer folder: `spec`, and the base's companions with the new ids."""
+def write_renumbered(
+    spec: Mapping[str, Any],
+    ids: Mapping[int, int],
+    base_folder: Path,
+    out: Path,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a tokenizer folder: `spec`, and the base's companions with the new ids; `settings` replace theirs."""
     write_durably(out / NAME, str(Tokenizer.from_str(json.dumps(spec)).to_str(pretty=True)))
     for name in COMPANIONS:
         path = base_folder / name
         if not path.is_file():
             continue
         if name == "tokenizer_config.json":
-            write_durably(out / name, pretty_json(_settings(read_json_object(path), ids)))
+            write_durably(out / name, pretty_json(_settings(read_json_object(path), ids) | dict(settings or {})))
         elif name == "added_tokens.json":
             moved = {piece: ids[number] for piece, number in read_json_object(path).items() if number in ids}
             write_durably(out / name, pretty_json(moved))

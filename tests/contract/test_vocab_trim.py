@@ -136,6 +136,19 @@ def test_a_removed_token_hands_its_uses_to_its_parts():
             assert uses[number] >= 30 or piece in built_of, piece
 
 
+def test_what_a_removed_token_was_used_for_counts_for_its_parts():
+    """`abc` is too rare, and without it the text has `ab` as often as both together: `ab` stays."""
+    spec = train()
+    vocab = {piece: id for piece, id in spec["model"]["vocab"].items() if len(piece) == 1 or piece in SPECIALS}
+    vocab = {piece: id for id, piece in enumerate(sorted(vocab, key=vocab.__getitem__))}
+    spec["model"] |= {"merges": [["a", "b"], ["ab", "c"]], "vocab": vocab | {"ab": len(vocab), "abc": len(vocab) + 1}}
+    base = file_of(spec)
+    ab, abc = base.pieces["ab"], base.pieces["abc"]
+    assert {ab, abc} & trim(base, {"abc": 6, "ab": 6}, [], min_count=10).kept == {ab}
+    assert {ab, abc} & trim(base, {"abc": 6, "ab": 3}, [], min_count=10).kept == set()
+    assert {ab, abc} & trim(base, {"abc": 6}, [], min_count=6).kept == {ab, abc}
+
+
 # Damage
 
 

@@ -229,6 +229,14 @@ def test_a_replaced_tokenizer_is_trained_and_scored(tiny: Path, tmp_path: Path) 
     assert moved[rows].max() > 3 * np.median(moved[old][moved[old] > 0])
 
 
+def test_a_new_tokenizer_goes_through_the_chain(tiny: Path, corpus: Path, tmp_path: Path) -> None:
+    tokenizer = langadapt.train_tokenizer(model=tiny, corpora=[corpus], size=420, out=tmp_path / "t")
+    begun, trained, scores = chain(tiny, tokenizer, tmp_path)
+    rows = new_rows_of(trained.path)
+    assert rows is not None and len(rows) == begun.facts["added"] > 100
+    assert trained.facts["rows"] == 420 and scores.path.is_dir()
+
+
 def test_a_trimmed_model_goes_through_the_chain(late: Path, trimmed: Artifact, tmp_path: Path) -> None:
     begun, trained, scores = chain(late, trimmed, tmp_path)
     rows = new_rows_of(trained.path)
