@@ -32,7 +32,8 @@ Places = npt.NDArray[Any]
 
 def line_key(line: str) -> int | None:
     """64 bits of a line with white space collapsed; None when it is too short to be boilerplate."""
-    plain = " ".join(line.split())
+    # printable text has no white space but blanks
+    plain = line.strip(" ") if line.isprintable() and "  " not in line else " ".join(line.split())
     if len(plain) <= LEAST_CHARACTERS:
         return None
     return int.from_bytes(hashlib.blake2b(plain.encode(), digest_size=8).digest(), "big")

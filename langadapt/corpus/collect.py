@@ -69,9 +69,9 @@ class Collector:
     def _judge(self, text: str, detector: Judge) -> tuple[str, str, int, str | None]:
         """(text to keep, a sample of removed lines, their bytes, reason to drop the whole)."""
         if "\n" in text:
-            found = detector.judge_lines(text)
+            found = detector.judge_lines(text, self.rules.min_probability)
         else:
-            found = Lines(text, detector.judge_document(text), "", {})
+            found = Lines(text, detector.judge_document(text, self.rules.min_probability), "", {})
         size = len(text.encode())
         lost = min(size, sum(found.lost.values()))
         if found.verdict is None and not lost:

@@ -49,9 +49,17 @@ def can_be(text: str, label: str) -> bool:
     letters = [letter for letter in text[: 4 * _LETTERS] if letter.isalpha()][:_LETTERS]
     if not letters:
         return True
-    name = Counter(unicodedata.name(letter, "?").split()[0] for letter in letters).most_common(1)[0][0]
+    names = Counter[str]()
+    for letter, count in Counter(letters).items():
+        names[_name_of(letter)] += count
+    name = names.most_common(1)[0][0]
     script = _script_of(label)
     return name not in _SCRIPTS or script is None or script in _SCRIPTS[name]
+
+
+@lru_cache(maxsize=4096)
+def _name_of(letter: str) -> str:
+    return unicodedata.name(letter, "?").split()[0]
 
 
 @lru_cache(maxsize=512)

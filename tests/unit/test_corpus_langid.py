@@ -102,15 +102,58 @@ def test_prepare_with_seeds_drops_the_neighbour(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fastText file of two languages, written field by field: weights of zero, so no language is likelier."""
-    path = tmp_path_factory.mktemp("fasttext") / "two.bin"
+    """Weights of zero, so no language is likelier."""
+    return model_file(tmp_path_factory.mktemp("fasttext") / "two.bin", [0.0] * 8, [0.0] * 8)
+
+
+def model_file(path: Path, inputs: list[float], outputs: list[float]) -> Path:
+    """A fastText file of two languages, written field by field; each matrix is two rows of four weights."""
     args = struct.pack("<12id", 4, 5, 1, 1, 5, 1, 3, 3, 0, 0, 0, 100, 1e-4)
     entries = [("a", 0), ("b", 0), ("__label__hu", 1), ("__label__en", 1)]
     words = b"".join(name.encode() + b"\0" + struct.pack("<qb", 5, kind) for name, kind in entries)
     dictionary = struct.pack("<iiiqq", 4, 2, 2, 20, -1) + words
-    dense = struct.pack("<qq", 2, 4) + bytes(2 * 4 * 4)
-    path.write_bytes(struct.pack("<ii", 793712314, 12) + args + dictionary + b"\0" + dense + b"\0" + dense)
+    of_words, of_labels = (struct.pack("<qq8f", 2, 4, *weights) for weights in (inputs, outputs))
+    path.write_bytes(struct.pack("<ii", 793712314, 12) + args + dictionary + b"\0" + of_words + b"\0" + of_labels)
     return path
+
+
+def test_a_glance_changes_no_decision(tmp_path: Path) -> None:
+    """A bound on the probability is asked for first; what it cannot decide is judged in full, ties included."""
+    weights = [4.0, 0, 0, 0, 0, 4.0, 0, 0], [1.0, 0, 0, 0, 0, 1.0, 0, 0]
+    detector = Detector(model_file(tmp_path / "two.bin", *weights), "hu")
+    own, other, tie = "a a " * 12, "b b " * 12, "a b " * 12
+    surely = detector.judge(own)
+    assert surely.probability == surely.label_probability > 0.9 and detector.judge(tie).probability < 0.51
+    for lines in (
+        [own, own],
+        [own, other, own],
+        [tie, tie],
+        [own, tie, tie],
+        [other, other],
+        [tie, other],
+        ["a b"] * 30,
+    ):
+        text = "\n".join(lines)
+        for least in (0.0, 0.4, 0.5, 0.9, 0.99, 1.0):
+            exact, quick = detector.judge_lines(text), detector.judge_lines(text, least)
+            assert (quick.rest, quick.first_lost, quick.lost) == (exact.rest, exact.first_lost, exact.lost)
+            both = (exact.verdict, quick.verdict), (detector.judge_document(text), detector.judge_document(text, least))
+            for slow, fast in both:
+                assert (slow is None) == (fast is None)
+                if slow is not None and fast is not None:
+                    assert (slow.label, slow.label_probability) == (fast.label, fast.label_probability)
+                    assert (slow.probability < least) == (fast.probability < least)
+                    assert fast.probability >= least or fast == slow
+
+
+def test_siblings_count_where_the_likeliest_label_is_not_enough(tmp_path: Path) -> None:
+    """Accepted labels add up: 0.73 of one alone are under 0.9, with its sibling nothing is left to others."""
+    model = model_file(tmp_path / "two.bin", [1.0, 0, 0, 0, 0, 1.0, 0, 0], [1.0, 0, 0, 0, 0, 0, 0, 0])
+    detector = Detector(model, "hu", ["en"])
+    line = "a a " * 12
+    assert 0.6 < detector.glance(line).probability < 0.9
+    for verdict in (detector.judge_lines(f"{line}\n{line}", 0.9).verdict, detector.judge_document(line, 0.9)):
+        assert verdict is not None and verdict.probability == pytest.approx(1.0, abs=1e-3)
 
 
 def test_a_whole_model_of_the_users_own_is_loaded(model: Path) -> None:

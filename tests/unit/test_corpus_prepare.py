@@ -16,7 +16,7 @@ from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import resolve_inputs
 from langadapt.core.progress import Note, Progress
 from langadapt.corpus import langid
-from langadapt.corpus.langid import Detector, Verdict, accepted_labels, windows
+from langadapt.corpus.langid import Judge, Verdict, accepted_labels, windows
 from langadapt.corpus.spool import KEPT, Spool
 from langadapt.corpus.store import documents, lang_of
 from langadapt.corpus.tally import Tally
@@ -153,7 +153,7 @@ def test_unknown_codes_are_refused(tmp_path: Path, code: str) -> None:
         prepare(tmp_path / "out", tmp_path / "t.txt", lang=code)
 
 
-class FakeDetector(Detector):
+class FakeDetector(Judge):
     """Says `en` for lines with ENGLISH in them, else `hu`; counts as a detector for the declared language."""
 
     def __init__(self, path: Path, lang: str, also: Sequence[str] = ()) -> None:
