@@ -161,9 +161,9 @@ class Judge(ABC):
             kept_bytes += size
         rest = "\n".join(kept).strip("\n") if lost else text
         if 2 * sum(size for _, size in verdicts) >= kept_bytes and verdicts:
-            rest_verdict: Verdict | None = _mean(verdicts)
-            if look == self.glance and rest_verdict.probability < enough:
-                rest_verdict = self._mean_of(judged, LINE_WINDOW, math.inf)
+            verdict = _mean(verdicts)
+            short = look == self.glance and verdict.probability < enough
+            rest_verdict: Verdict | None = self._mean_of(judged, LINE_WINDOW, math.inf) if short else verdict
         else:
             rest_verdict = self.judge_document(rest, enough)  # mostly short lines: only together do they tell something
         return Lines(rest, rest_verdict, sample, lost)
