@@ -14,11 +14,12 @@ from langadapt.core.config import Flag, InputField, Shape, StepConfig, input_fie
 from langadapt.core.errors import ConfigError
 from langadapt.core.languages import Lang
 from langadapt.core.sources import alternatives, fit_text, show_value
-from langadapt.core.units import parse_bytes, parse_count, parse_seconds
+from langadapt.core.units import parse_bytes, parse_count, parse_count_or_auto, parse_seconds
 
 # What stands behind a flag in the help, by the function that reads the quantity.
 _QUANTITIES: dict[Callable[[object], object], tuple[str, str]] = {
     parse_count: ("COUNT", "e.g. 4000, 4k or 4Ki"),
+    parse_count_or_auto: ("COUNT|auto", "e.g. 4000, 4k, 4Ki or auto"),
     parse_bytes: ("BYTES", "e.g. 500kB, 2MB or 1GiB"),
     parse_seconds: ("TIME", "e.g. 90s, 15min or 8h"),
     get_args(Lang)[1].func: ("LANG", ""),

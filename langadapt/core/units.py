@@ -1,7 +1,7 @@
 """Quantities as people write them: `4k` is 4,000, `4Ki` is 4,096, `1.5B`, `24GiB`, `8h`."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
@@ -31,6 +31,14 @@ def parse_count(value: object) -> object:
     return _parse(value, _DECIMAL | _BINARY, "a count") if isinstance(value, str) else value
 
 
+def parse_count_or_auto(value: object) -> object:
+    """A count or the word `auto`; other types are refused here, so that there is one message and not one for each."""
+    found = value if value == "auto" else parse_count(value)
+    if found != "auto" and (not isinstance(found, int) or isinstance(found, bool)):
+        raise ValueError("this is neither a whole number nor `auto`")
+    return found
+
+
 def parse_bytes(value: object) -> object:
     """`24GiB` -> 25769803776; a plain number is bytes."""
     units = _BYTES | {key: factor for key, factor in (_DECIMAL | _BINARY).items() if key != "B"}
@@ -47,6 +55,7 @@ def parse_seconds(value: object) -> object:
 
 
 Count = Annotated[int, BeforeValidator(parse_count)]
+CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(parse_count_or_auto)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[int, BeforeValidator(parse_seconds)]
 

@@ -88,8 +88,13 @@ def axis(scale: Scale, ticks: Sequence[float], suffix: str = "") -> Markup:
     return Markup('<div class="axis">{0}</div>').format(Markup("").join(marks))
 
 
-def line_chart(series: Mapping[str, Points], *, x_label: str, y_label: str, smooth: bool = False) -> Markup:
-    """Lines over a common horizontal axis, with a legend; with `smooth` a running mean over the faint raw line."""
+def line_chart(
+    series: Mapping[str, Points], *, x_label: str, y_label: str, smooth: bool = False, mark: float | None = None
+) -> Markup:
+    """Lines over a common horizontal axis, with a legend; with `smooth` a running mean over the faint raw line.
+
+    `mark` is a place on the horizontal axis that gets a dashed line.
+    """
     points = [point for line in series.values() for point in line]
     if not points:
         return Markup("")
@@ -102,6 +107,8 @@ def line_chart(series: Mapping[str, Points], *, x_label: str, y_label: str, smoo
         Markup('<line class="grid" x1="0" x2="100" y1="{0}" y2="{0}"/>').format(round(100 - y.at(tick), 3))
         for tick in y_ticks
     ]
+    if mark is not None:
+        drawn.append(Markup('<line class="mark" x1="{0}" x2="{0}" y1="0" y2="100"/>').format(x.at(mark)))
     for number, line in enumerate(series.values()):
         if smooth and len(line) > 12:
             drawn.append(_polyline(line, x, y, f"line raw s{number % 5}"))

@@ -36,6 +36,8 @@ class Content:
     losses: list[tuple[int, float]]
     probes: dict[str, list[tuple[int, float]]]
     tokenizer: dict[str, Any]
+    sizes: list[tuple[int, float]]
+    """Bytes per token against new tokens."""
     costs: list[tuple[str, str]]
     corpora: list[dict[str, Any]]
     ledger: list[dict[str, Any]]
@@ -78,6 +80,7 @@ def collect(sources: Sources, title: str = "") -> Content:
         losses=losses,
         probes=probes,
         tokenizer=dict(sources.tokenizer.facts) if sources.tokenizer else {},
+        sizes=_sizes(sources.tokenizer),
         costs=_costs(sources, summary),
         corpora=[_corpus(name, artifact) for name, artifact in sorted(sources.corpora.items())],
         ledger=_ledger(sources.model),
@@ -102,6 +105,13 @@ def _curves(model: Artifact | None) -> tuple[list[tuple[int, float]], dict[str, 
         for name, value in sorted(dict(line.get("probes", {})).items()):
             probes.setdefault(name, []).append((int(line["tokens"]), float(value)))
     return losses, probes
+
+
+def _sizes(tokenizer: Artifact | None) -> list[tuple[int, float]]:
+    if tokenizer is None or not _has(tokenizer, "curve.json"):
+        return []
+    points = read_json_object(tokenizer.file("curve.json"))["points"]
+    return [(int(point["added"]), float(point["bytes_per_token"])) for point in points if point["bytes_per_token"]]
 
 
 def _costs(sources: Sources, summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -27,6 +27,8 @@ class View:
     changes: Callable[[str, Sequence[dict[str, Any]], str], Markup]
     bars: list[dict[str, Any]]
     token_notes: list[str]
+    size_chart: Markup
+    size_notes: list[str]
     loss_chart: Markup
     probe_chart: Markup
     cap: str
@@ -92,6 +94,13 @@ def _view(content: Content, environment: Environment) -> View:
         changes=table,
         bars=_bars(content),
         token_notes=token_notes(content),
+        size_chart=charts.line_chart(
+            {"bytes per token": content.sizes} if len(content.sizes) > 1 else {},
+            x_label="new tokens",
+            y_label="bytes per token, training words",
+            mark=content.tokenizer.get("added"),
+        ),
+        size_notes=size_notes(content),
         loss_chart=charts.line_chart(
             {"loss": content.losses} if content.losses else {},
             x_label="tokens read",
@@ -196,6 +205,20 @@ def _bars(content: Content) -> list[dict[str, Any]]:
             found.append({"title": f"{language['name']}: {unit} ({change})", "bars": bars})
             break
     return found
+
+
+def size_notes(content: Content) -> list[str]:
+    """How the number of new tokens came about, and what the curve counts."""
+    facts = content.tokenizer
+    notes = []
+    if "auto" in facts:
+        notes.append(f"The size was chosen automatically: {facts['auto']['said']}.")
+    if content.sizes:
+        notes.append(
+            f"The dashed line marks the {facts['added']:,} tokens that were added. The curve counts the words that the "
+            "tokens were learned from; on other text each saves a little less."
+        )
+    return notes
 
 
 def token_notes(content: Content) -> list[str]:

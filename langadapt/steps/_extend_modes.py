@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langadapt.core.artifact import Output
-from langadapt.core.errors import DataError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input
 from langadapt.steps._vocabulary import count, lang_of, read, texts
 
 if TYPE_CHECKING:
     from langadapt.steps.extend_vocab import Config
+    from langadapt.vocab.curve import Curve, Why
     from langadapt.vocab.guard import Guard
     from langadapt.vocab.slots import Slot
     from langadapt.vocab.tokenizer_file import TokenizerFile
@@ -29,6 +30,42 @@ class Target:
     words: Mapping[str, int]
     unit: int
     shares: tuple[float, ...]
+
+
+def in_range(size: Any) -> Any:
+    """A size that a vocabulary can have."""
+    if size != "auto" and not 1 <= size <= 1_000_000:
+        raise ValueError("it must be from 1 to 1,000,000")
+    return size
+
+
+def most(config: "Config") -> int:
+    """New tokens at most. ConfigError for an automatic size where ids are taken over: how many there are decides."""
+    if config.size != "auto":
+        return config.size
+    if config.mode != "append":
+        raise ConfigError(
+            f"size `auto` does not go with mode `{config.mode}`",
+            hint="give a size; `curve.json` of a run with `--mode append --size auto` helps to choose it",
+        )
+    return config.max_auto_size
+
+
+def stopped(curve: "Curve", size: int, why: "Why") -> dict[str, Any]:
+    """Where an automatic size stopped and why, as facts and as a sentence."""
+    from langadapt.vocab.curve import NEXT
+
+    saving, tokens = curve.next_saving(size), curve.tokens_with(size)
+    share = saving / tokens if saving is not None and tokens else 0.0
+    left = len(curve.saved) - size
+    more = f"the last {left:,} that the text gives" if curve.complete and left < NEXT else f"{NEXT:,} more"
+    saves = f"{more} would save {100 * share:.2f} % of the tokens"
+    reason = {
+        "saving": saves,
+        "limit": f"max_auto_size; {saves}",
+        "text": "the text gives no more that are frequent enough",
+    }[why]
+    return {"size": size, "why": why, "next_1000_save": round(share, 6), "said": f"stopped at {size:,}: {reason}"}
 
 
 def target_of(base: "TokenizerFile", corpora: Sequence[Input], config: "Config", met: set[str], out: Output) -> Target:
@@ -73,7 +110,7 @@ def slots_of(
             out.progress.note(f"{in_use:,} reserved tokens stay: a template, a role, a setting or a text uses them")
     else:
         slots = freeable(
-            base, guard, target.words, size=config.size, below=config.min_count * target.unit, named=named.ids
+            base, guard, target.words, size=most(config), below=config.min_count * target.unit, named=named.ids
         )
     if not slots:
         raise DataError(
@@ -83,13 +120,13 @@ def slots_of(
             hint="`--mode append` adds rows to the table"
             + ("; `--mode same-size` gives up unused tokens" if config.mode == "reserved" else ""),
         )
-    if len(slots) < config.size:
+    if len(slots) < most(config):
         # going on above the last row would change the table's shape, which is what these modes are chosen to avoid
         out.progress.warn(
             f"mode `{config.mode}`: {len(slots):,} ids are free, so there will be {len(slots):,} new tokens at most, "
-            f"not {config.size:,}; `--mode append` takes them all"
+            f"not {most(config):,}; `--mode append` takes them all"
         )
-    return slots[: config.size]
+    return slots[: most(config)]
 
 
 def scripts_of(config: "Config", corpora: Sequence[Input], guards: Sequence[Input], out: Output) -> frozenset[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes
+from langadapt.steps._extend_modes import most
 from langadapt.steps._vocabulary import lang_of, langs_of, many, one, size_of, table_rows, texts
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ def estimate(config: "Config", inputs: Inputs) -> Estimate:
         disk_bytes=predict.disk_bytes(expected.old or 0, expected.added),
         facts=facts,
         rows=(
-            ("new tokens", f"{expected.added:,}"),
+            (
+                "new tokens",
+                f"{expected.added:,}" + (" at most, which the price is for" if config.size == "auto" else ""),
+            ),
             ("text", f"{show_bytes(target)} to learn from, {show_bytes(protected)} protected"),
             ("bytes per token", f"{before.bytes_per_token:.2f} -> about {after.bytes_per_token:.2f}"),
         ),
@@ -65,8 +69,8 @@ class _Expected:
 def _tokens(config: "Config", model: Input) -> _Expected:
     if not model.exists:
         old = int(model.facts["rows"]) if "rows" in model.facts else None
-        new = old + config.size if old is not None and config.mode == "append" else old
-        return _Expected("byte-bpe", config.size, old, new)
+        new = old + most(config) if old is not None and config.mode == "append" else old
+        return _Expected("byte-bpe", most(config), old, new)
     from langadapt.vocab import tokenizer_file
     from langadapt.vocab.family import detect
     from langadapt.vocab.reserved import in_reserve, named_in
@@ -74,12 +78,12 @@ def _tokens(config: "Config", model: Input) -> _Expected:
     base = tokenizer_file.read(model.path)
     family, old = detect(base).name, base.next_id
     if config.mode == "append":
-        return _Expected(family, config.size, old, old + config.size)
+        return _Expected(family, most(config), old, old + most(config))
     if config.mode == "same-size":
-        return _Expected(family, config.size, old, old)
+        return _Expected(family, most(config), old, old)
     rows = table_rows(model.path, base)
     slots, _ = in_reserve(base, rows, named_in(model.path, base), pattern=config.reserved_pattern)
-    taken = [slot.id for slot in slots[: config.size]]
+    taken = [slot.id for slot in slots[: most(config)]]
     return _Expected(family, len(taken), old, max([old, *(number + 1 for number in taken)]))
 
 

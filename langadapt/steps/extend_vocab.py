@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import CorpusInput, Flag, ModelInput, StepConfig
@@ -13,8 +13,8 @@ from langadapt.core.inputs import Input
 from langadapt.core.io import pretty_json, read_json_object, write_durably, write_json_lines
 from langadapt.core.languages import Lang
 from langadapt.core.types import Table
-from langadapt.core.units import Bytes, Count
-from langadapt.steps._extend_modes import by_language, scripts_of, slots_of, target_of
+from langadapt.core.units import Bytes, Count, CountOrAuto
+from langadapt.steps._extend_modes import by_language, in_range, most, scripts_of, slots_of, stopped, target_of
 from langadapt.steps._extend_price import estimate
 from langadapt.steps._vocabulary import LOADED_TEXTS, guard_of, lang_of, langs_of, many, one, table_rows, texts
 
@@ -39,8 +39,10 @@ class Config(StepConfig):
     """Where new tokens go: behind all others, into reserved and spare ids, or instead of the least used old tokens."""
     lang: Annotated[Lang | None, Flag()] = None
     """Target language; by default that of the corpus."""
-    size: Annotated[Annotated[Count, Field(ge=1, le=1_000_000)], Flag("-n")] = 4000
-    """New tokens. Fewer are added if the text does not have so many that are frequent enough."""
+    size: Annotated[CountOrAuto, AfterValidator(in_range), Flag("-n")] = 4000
+    """New tokens; auto: until 1,000 more save under 0.5 %. Fewer if the text has no more that are frequent enough."""
+    max_auto_size: Annotated[Count, Field(ge=100, le=1_000_000)] = 32_000
+    """New tokens with size `auto`, at most."""
     min_count: Annotated[int, Field(ge=1)] = 10
     """A token that the text ends with less often is left out, unless a kept token is built of it."""
     max_token_bytes: Annotated[int, Field(ge=2, le=256)] = 32
@@ -68,6 +70,7 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.vocab.gguf_probe import probe_hash
     from langadapt.vocab.shares import in_units
 
+    limit = most(config)
     model, guards = one(out.inputs, "model"), many(out.inputs, "guard")
     corpora = (one(out.inputs, "corpus"), *many(out.inputs, "also"))
     base = tokenizer_file.read(model.path)
@@ -79,6 +82,8 @@ def run(config: Config, out: Output) -> Artifact:
         slots.insist_on_ids(base, family)
     if config.mode == "same-size":
         slots.insist_on_bpe(family, "old tokens can be given up")
+    if config.size == "auto":
+        slots.insist_on_bpe(family, "size `auto` works", leave_out="`--size auto`")
     scripts = scripts_of(config, corpora, guards, out)
     if scripts:
         slots.insist_on_bpe(family, "guard_rule `script` works")
@@ -88,7 +93,9 @@ def run(config: Config, out: Output) -> Artifact:
     free = slots_of(config, base, model.path, rows, guard, target, met, out)
 
     wish = Wish(
-        size=config.size,
+        size=limit,
+        curve=config.mode == "append",
+        auto=config.size == "auto",
         min_count=config.min_count * target.unit,
         max_token_bytes=config.max_token_bytes,
         split_digits=config.split_digits,
@@ -97,8 +104,9 @@ def run(config: Config, out: Output) -> Artifact:
     grown = slots.grow_into(base, free, target.words, guard, wish, out.progress)
     grown = replace(grown, growth=in_units(grown.growth, target.unit))
     growth, start = grown.growth, grown.start
-    missing = config.size - len(growth.tokens)
-    _say_shortfall(config, corpora[0], len(growth.tokens), len(free or ()), out)
+    asked = growth.notes["asked"] if growth.why else limit
+    missing = asked - len(growth.tokens)
+    _say_shortfall(config, corpora[0], len(growth.tokens), len(free or ()) or asked, out)
     gone = tuple(grown.gone.values())
     if config.mode == "same-size":
         out.progress.warn(
@@ -138,7 +146,7 @@ def run(config: Config, out: Output) -> Artifact:
     write_json_lines(out.folder / "vocab_map.jsonl", map_lines)
     record = {outcome.name: outcome.record() for outcome in outcomes}
     samples = measured.pop("samples")
-    notes = dict(growth.notes) | {"asked": config.size, "missing": missing}
+    notes = dict(growth.notes) | {"asked": asked, "missing": missing}
     write_durably(
         out.folder / "checks.json",
         pretty_json(
@@ -165,22 +173,25 @@ def run(config: Config, out: Output) -> Artifact:
         "given_up_by_script": by_script(base, gone),
         **measured,
     }
+    if growth.curve is not None:
+        curve = growth.curve.record(target.unit)
+        if growth.why:
+            facts["auto"] = curve["auto"] = stopped(growth.curve, asked, growth.why)
+        write_durably(out.folder / "curve.json", pretty_json(curve))
     if len(corpora) > 1:
         facts["languages"] = by_language(base.tokenizer, new.tokenizer, corpora, target, held_out)
     return out.commit(facts)
 
 
-def _say_shortfall(config: Config, corpus: Input, added: int, slots: int, out: Output) -> None:
+def _say_shortfall(config: Config, corpus: Input, added: int, asked: int, out: Output) -> None:
     if not added:
         raise DataError(
             f"`{corpus.given}` gives no new token that occurs {config.min_count} times",
             hint="give more text, or a lower count: -o min_count=2"
             + ("; is the guard text in the target language? its words get no new tokens" if config.guard else ""),
         )
-    if added < (slots or config.size):
-        out.progress.warn(
-            f"{added:,} of {slots or config.size:,} tokens: no more occur {config.min_count} times in the text"
-        )
+    if added < asked:
+        out.progress.warn(f"{added:,} of {asked:,} tokens: no more occur {config.min_count} times in the text")
 
 
 def table(artifact: Artifact) -> Table:
@@ -200,6 +211,8 @@ def table(artifact: Artifact) -> Table:
         f"{facts['stepping_stones']:,} mostly steps to longer ones",
         f"{facts['guarded_types']:,} protected words, {facts['guarded_types_changed']} changed",
     ]
+    if "auto" in facts:
+        notes.append(facts["auto"]["said"])
     if facts["given_up"]:
         scripts = _scripts(facts["given_up_by_script"])
         notes.append(f"{facts['given_up']:,} old tokens given up for them" + (f": {scripts}" if scripts else ""))

@@ -13,6 +13,7 @@ from langadapt.vocab.tokenizer_file import Merge, TokenizerFile
 
 if TYPE_CHECKING:
     from langadapt.vocab.checks import Outcome
+    from langadapt.vocab.curve import Curve, Why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class Wish:
     """What the new tokens should be like.
 
     BPE only: `never` are bytes that no new token may stand for; with `scripts` every new token holds a letter of one of
-    them, see scripts.py.
+    them, see scripts.py. With `curve` what each token saves is kept, and 1,000 more are learned for it. With
+    `auto` the size is chosen where more tokens save too little, see curve.py, and `size` is the most that it may be.
     """
 
     size: int
@@ -29,6 +31,8 @@ class Wish:
     split_digits: Literal["auto", "yes", "no"] = "auto"
     never: frozenset[bytes] = frozenset()
     scripts: frozenset[str] = frozenset()
+    curve: bool = False
+    auto: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,8 @@ class Growth:
     A character that the vocabulary lacked, or any token of a family without merges, is one without a right half.
 
     `stepping_stones` are ids that the text ends with fewer than `min_count` times, kept because others are built
-    of them. `notes` are counts of what was left out, by reason.
+    of them. `notes` are counts of what was left out, by reason; `asked` is the size that was asked for or chosen, and
+    `why` says what an automatic choice stopped at. `curve` is there for families that merge.
     """
 
     merges: tuple[Merge, ...]
@@ -46,6 +51,8 @@ class Growth:
     learned: tuple[int, ...]
     stepping_stones: frozenset[int]
     notes: Mapping[str, int]
+    curve: "Curve | None" = None
+    why: "Why | None" = None
 
 
 class Family(Protocol):

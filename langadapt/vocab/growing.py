@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from langadapt.core.errors import DataError
 from langadapt.core.progress import Progress
 from langadapt.core.types import NewToken
 from langadapt.model.spelling import Spelling, spelling_of
 from langadapt.vocab.checks import Outcome, merges_kept, only_joins, reachable
+from langadapt.vocab.curve import LEAST_SAVING, NEXT, Curve
 from langadapt.vocab.family import Growth, Wish
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.merging import Learned, PairLearner
@@ -29,6 +31,22 @@ class Letter:
     text: str
     id: int
     count: int
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Words to learn from with their ids and weights; tokens (with the added characters) and bytes of all words."""
+
+    types: list[str]
+    segments: list[list[int]]
+    weights: list[int]
+    tokens: int
+    size: int
+
+    def curve(self, letters: Sequence[Letter], learner: PairLearner, *, complete: bool) -> Curve:
+        """What each new token saves; a character was as many byte tokens as it has bytes."""
+        before = [letter.count * (len(letter.text.encode()) - 1) for letter in letters]
+        return Curve(self.tokens + sum(before), self.size, (*before, *learner.saved), complete)
 
 
 class BpeFamily:
@@ -59,19 +77,15 @@ class BpeFamily:
         return keeps_digits_apart([self.content(piece) for piece in pieces], self._contents.values())
 
     def grow(self, words: Mapping[str, int], guard: Guard, wish: Wish, progress: Progress) -> Growth:
-        """Learn new tokens from words with counts, none of which changes a guarded word."""
+        """Learn new tokens from words with counts, none of which changes a guarded word.
+
+        An automatic size is found first and then asked for, so that it gives what asking for it gives.
+        """
+        if wish.auto:
+            return self._grow_auto(words, guard, wish, progress)
         letters = self.new_letters(words, guard, wish)
-        types, segments = self._segments(words, letters)
-        weights = [words[word] for word in types]
-        first = self._base.next_id + len(letters)
-        learner = PairLearner(
-            segments,
-            weights,
-            self._contents | {letter.id: letter.text.encode() for letter in letters},
-            next_id=first,
-            min_count=wish.min_count,
-            allowed=self._allowed(guard, wish),
-        )
+        learner, start = self._learner(words, letters, guard, wish)
+        types, weights = start.types, start.weights
         task = progress.start("learning merges", total=wish.size, unit="merges")
         kept, uses = grow_to(
             wish.size - len(letters),
@@ -82,7 +96,46 @@ class BpeFamily:
             learn=lambda until: learner.learn(until, task),
         )
         task.finish()
-        return self._growth(letters, kept, uses, learner, wish)
+        growth = self._growth(letters, kept, uses, learner, wish)
+        if not wish.curve:
+            return growth
+        more = learner.learn(len(learner.merges) + NEXT)
+        return replace(growth, curve=start.curve(letters, learner, complete=not more))
+
+    def _grow_auto(self, words: Mapping[str, int], guard: Guard, wish: Wish, progress: Progress) -> Growth:
+        letters = self.new_letters(words, guard, wish)
+        learner, start = self._learner(words, letters, guard, wish)
+        task = progress.start("looking for the size", total=wish.size + NEXT, unit="merges")
+        found = None
+        while found is None:
+            more = learner.learn(len(learner.merges) + NEXT, task)
+            curve = start.curve(letters, learner, complete=not more)
+            found = curve.stop(wish.size)
+        task.finish()
+        del learner, start
+        size, why = found
+        if size == 0 and curve.saved:
+            raise DataError(
+                f"size `auto`: the first {NEXT:,} new tokens would save under {100 * LEAST_SAVING:g} % of the tokens",
+                hint="the vocabulary serves this text well already; `--size 500` adds some all the same",
+            )
+        growth = self.grow(words, guard, replace(wish, size=max(size, 1), auto=False), progress)
+        return replace(growth, curve=curve, why=why)
+
+    def _learner(
+        self, words: Mapping[str, int], letters: Sequence[Letter], guard: Guard, wish: Wish
+    ) -> tuple[PairLearner, "_Start"]:
+        start = self._segments(words, letters)
+        learner = PairLearner(
+            start.segments,
+            start.weights,
+            self._contents | {letter.id: letter.text.encode() for letter in letters},
+            next_id=self._base.next_id + len(letters),
+            min_count=wish.min_count,
+            allowed=self._allowed(guard, wish),
+        )
+        start.segments.clear()  # the learner has them in its own form
+        return learner, start
 
     def checks(self, new: TokenizerFile, words: Mapping[str, int]) -> list[Outcome]:
         """Merges are those of the base and one for each token; tokens only ever join, and merges alone make them."""
@@ -102,17 +155,21 @@ class BpeFamily:
         unknown = self._base.model["vocab"].get(self._base.model.get("unk_token") or "")
         return frozenset() if unknown is None else frozenset({unknown})
 
-    def _segments(self, words: Mapping[str, int], letters: Sequence[Letter]) -> tuple[list[str], list[list[int]]]:
+    def _segments(self, words: Mapping[str, int], letters: Sequence[Letter]) -> "_Start":
         """Words that the base spells without loss, and their ids; others cannot be learned from."""
-        types, segments = [], []
+        types: list[str] = []
+        segments: list[list[int]] = []
+        tokens = size = 0
         ordered = sorted(words)
         contents = self._contents | {letter.id: letter.text.encode() for letter in letters}
         stage = self._base.model_stage(self._merges_of(letters, ()))
         for word, ids in zip(ordered, encode_all(stage, ordered), strict=True):
-            if len(ids) > 1 and b"".join([contents.get(number, b"") for number in ids]) == self.content(word):
+            content, count = self.content(word), words[word]
+            tokens, size = tokens + count * len(ids), size + count * len(content)
+            if len(ids) > 1 and b"".join([contents.get(number, b"") for number in ids]) == content:
                 types.append(word)
                 segments.append(ids)
-        return types, segments
+        return _Start(types, segments, [words[word] for word in types], tokens, size)
 
     def _allowed(self, guard: Guard, wish: Wish) -> Callable[[int, int, bytes, bytes], bool]:
         apart = wish.split_digits == "yes" or (wish.split_digits == "auto" and self.splits_digits())

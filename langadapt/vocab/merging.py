@@ -50,6 +50,8 @@ class PairLearner:
         `allowed(left id, right id, left bytes, right bytes)` says whether two tokens may ever join.
         """
         self.merges: list[Learned] = []
+        self.saved: list[int] = []
+        """Tokens that each merge saved: the pairs it joined. `Learned.count` is more where a pair overlaps itself."""
         self.skipped: dict[bytes, int] = {}
         self.contents = dict(contents)
         self._known = set(contents.values())
@@ -129,10 +131,12 @@ class PairLearner:
         ids, following, preceding, weights = self._ids, self._following, self._preceding, self._weight
         old, gained = self._counts, dict[int, int]()
         places: dict[int, array[int]] = {}
+        saved = 0
         for at in self._places.pop(pair):
             if ids[at] != left or (partner := following[at]) == _NONE or ids[partner] != right:
                 continue
             weight, before, after = weights[at], preceding[at], following[partner]
+            saved += weight
             for lost in (
                 (ids[before] << _SHIFT | left) if before != _NONE else _NONE,
                 (right << _SHIFT | ids[after]) if after != _NONE else _NONE,
@@ -151,5 +155,6 @@ class PairLearner:
                 places.setdefault(key, array("i")).append(at)
                 preceding[after] = at
             ids[at], following[at], ids[partner] = new, after, _NONE
+        self.saved.append(saved)
         for key, sum_ in gained.items():
             self._consider(key, sum_, places[key])

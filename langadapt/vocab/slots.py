@@ -87,12 +87,10 @@ def insist_on_ids(base: TokenizerFile, family: Family) -> None:
         )
 
 
-def insist_on_bpe(family: Family, what: str) -> None:
+def insist_on_bpe(family: Family, what: str, leave_out: str = "`--mode` and `guard_rule`") -> None:
     """DataError if a tokenizer is not of the kind that this was built and proved for."""
     if not isinstance(family, BpeFamily):
-        raise DataError(
-            f"{what} in BPE tokenizers only, and this is {family.name}", hint="leave out `--mode` and `guard_rule`"
-        )
+        raise DataError(f"{what} in BPE tokenizers only, and this is {family.name}", hint=f"leave out {leave_out}")
 
 
 def splits(base: TokenizerFile, new: TokenizerFile, pieces: Sequence[str]) -> dict[str, list[str]]:

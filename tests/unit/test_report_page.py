@@ -147,6 +147,23 @@ def test_the_page_loads_nothing(content: Content) -> None:
     assert not re.search(r"https?:|url\(|@import|src=|href=", html)
 
 
+def test_the_curve_of_sizes_is_drawn_where_a_tokenizer_has_one(tmp_path: Path, content: Content) -> None:
+    assert "How many tokens" not in page.render(content)
+    points = [{"added": at * 500, "bytes_per_token": 2 + at / 8, "saved_by_next_1000": 9} for at in range(5)]
+    said = f"stopped at 1,500: {EVIL}"
+    facts = {"added": 1500, "auto": {"size": 1500, "said": said}}
+    made = artifact(tmp_path / "tokenizer", "tokenizer", {"curve.json": {"points": points}}, facts, {"size": "auto"})
+    known = sources(tmp_path / "more")
+    html = page.render(collect(Sources(scores=known.scores, tokenizer=made)))
+    reader = read(html)
+    assert said in reader.text and "script" not in reader.tags
+    assert '<line class="mark" x1="75.0" x2="75.0"' in html
+    lines = [value for name, value in reader.attributes if name == "points"]
+    assert len(lines) == 1 and [point.split(",")[0] for point in lines[0].split()] == ["0", "25", "50", "75", "100"]
+    old = artifact(tmp_path / "old", "tokenizer", {"checks.json": {}}, {"added": 5}, {})
+    assert "How many tokens" not in page.render(collect(Sources(scores=known.scores, tokenizer=old)))
+
+
 def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     one, two = (collect(sources(tmp_path / name)) for name in ("one", "two"))
     assert page.render(one) == page.render(two)
