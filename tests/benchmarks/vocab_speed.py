@@ -28,6 +28,7 @@ SIZE = 8000
 # A word of this rank and above is new; Heaps' law for Hungarian text gives about one new word in fifteen.
 _NEW_WORDS = 0.07
 _PER_LINE = 60
+_AT_ONCE = 60_000
 
 
 def texts_of(paths: list[Path]) -> Iterator[str]:
@@ -38,21 +39,26 @@ def texts_of(paths: list[Path]) -> Iterator[str]:
 
 
 def invented(known: list[str], size: int, seed: int) -> Iterator[str]:
-    """Lines of about `size` bytes: known words by rank (Zipf, exponent 1), and new ones of two to four half words."""
+    """Lines of `size` bytes in all: known words by rank (Zipf, exponent 1), and new ones of two to four half words."""
     random = np.random.default_rng(seed)
-    chance = 1 / np.arange(1, len(known) + 1)
-    chance /= chance.sum()
+    bounds = np.cumsum(1 / np.arange(1, len(known) + 1))
     long = [word for word in known if len(word) > 4]
     heads, tails = [word[: len(word) // 2] for word in long], [word[len(word) // 2 :] for word in long]
     taken = 0
     while taken < size:
-        line = [known[number] for number in random.choice(len(known), _PER_LINE, p=chance)]
-        for place in np.flatnonzero(random.random(_PER_LINE) < _NEW_WORDS):
-            parts = [heads[random.integers(len(heads))] for _ in range(random.integers(1, 4))]
-            line[place] = "".join(parts) + tails[random.integers(len(tails))]
-        text = " ".join(line)
-        taken += len(text.encode()) + 1
-        yield text
+        places = np.searchsorted(bounds, random.random(_AT_ONCE) * bounds[-1])
+        words = [known[place] for place in places.tolist()]
+        fresh = np.flatnonzero(random.random(_AT_ONCE) < _NEW_WORDS).tolist()
+        halves = random.integers(len(long), size=(len(fresh), 4)).tolist()
+        counts = random.integers(1, 4, size=len(fresh)).tolist()
+        for place, parts, count in zip(fresh, halves, counts, strict=True):
+            words[place] = "".join([heads[part] for part in parts[:count]]) + tails[parts[3]]
+        for start in range(0, _AT_ONCE, _PER_LINE):
+            text = " ".join(words[start : start + _PER_LINE])
+            taken += len(text.encode())
+            yield text
+            if taken >= size:
+                return
 
 
 def collect(paths: list[Path], size: int, out: Path, seed: int) -> tuple[int, int]:
@@ -85,8 +91,8 @@ def ours(model: Path, target: Path, guard: Path) -> int:
     base = tokenizer_file.read(model)
     words = count_words(base, texts_of([target]))
     protected = Guard.of(base, with_variants(count_words(base, texts_of([guard])), base.spelling))
-    growth = detect(base).grow(words, protected, Wish(size=SIZE), Progress())
-    tokenizer_file.write(base, growth.merges, model, Path(tempfile.mkdtemp()) / "out")
+    growth = detect(base).grow(words, protected, Wish(size=SIZE, curve=True), Progress())
+    tokenizer_file.write(base, growth.merges, model, Path(tempfile.mkdtemp()))
     return len(growth.tokens)
 
 
@@ -107,7 +113,7 @@ def alone(which: str, model: Path, target: Path, guard: Path) -> dict[str, float
     code = "import sys; from tests.benchmarks.vocab_speed import child; child(*sys.argv[1:])"
     env = os.environ | {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-c", code, which, str(model), str(target), str(guard)]
-    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
