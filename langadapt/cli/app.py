@@ -196,7 +196,7 @@ def build(name: str | None, verbs: list[str], commands: list[str]) -> "typer.Typ
     app = typer.Typer(
         name=PROGRAM,
         help=escape(ABOUT),
-        epilog="\n\n".join([f"Exit codes: {', '.join(EXIT_CODES)}."]),
+        epilog=f"Exit codes: {', '.join(EXIT_CODES)}.\n\n`{PROGRAM} --version` prints the version.",
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         add_completion=False,

@@ -25,6 +25,9 @@ def tables(found: "Diagnosis") -> list[Table]:
     ]
     ahead = _rows(found, _OUTLOOK)
     problems = [f"{item['label']}: {item['outlook_problem']}" for item in found.models if item["outlook_problem"]]
+    busy = next((item["outlook"]["timed_while_busy"] for item in found.models if item["outlook"]), None)
+    if busy:
+        problems.append(f"timed on a busy machine ({busy}); with nothing else running it may take far less time")
     if ahead or problems:
         shown.append(Table("What this text buys", ("", *names), ahead, tuple(problems)))
     return [*shown, *_advice(found)]

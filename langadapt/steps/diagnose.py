@@ -274,7 +274,7 @@ def _guessing(entry: dict[str, Any], role: str) -> float:
 def _outlook(entry: dict[str, Any], facts: "Facts", subject: Subject) -> None:
     """What training would take with the vocabulary that is advised."""
     from langadapt.model.compute import resolve_compute
-    from langadapt.train.machine import choose_device
+    from langadapt.train.machine import busy_with, choose_device
     from langadapt.train.outlook import look_ahead
     from langadapt.vocab.advice import appended
 
@@ -283,11 +283,12 @@ def _outlook(entry: dict[str, Any], facts: "Facts", subject: Subject) -> None:
     saving = size.saving if size is not None else 0.0
     tokens = round(subject.target.bytes / facts.bytes_per_token * (1 - saving))
     ahead = partial(look_ahead, entry, target_tokens=tokens, new_rows=size.tokens if size is not None else 0)
+    device = choose_device("auto")
+    busy = busy_with(device)
     try:
-        outlook: Outlook = ahead(
-            budget_seconds=subject.budget_seconds, compute=resolve_compute("auto"), device=choose_device("auto")
-        )
+        outlook: Outlook = ahead(budget_seconds=subject.budget_seconds, compute=resolve_compute("auto"), device=device)
     except (DataError, ConfigError) as error:
         entry["outlook_problem"] = error.message
         return
-    entry["outlook"] = asdict(outlook) | {"new_tokens": size.tokens if size is not None else 0, "saving": saving}
+    tokens_added = size.tokens if size is not None else 0
+    entry["outlook"] = asdict(outlook) | {"new_tokens": tokens_added, "saving": saving, "timed_while_busy": busy}

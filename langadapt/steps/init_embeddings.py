@@ -169,6 +169,10 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         "added": added,
         "method": config.method,
     }
+    rate = (tokenizer.facts.get("bytes_per_token") or {}).get("adapted")
+    if rate and tokenizer.facts.get("lang"):
+        # so that mix and cpt are priced with the tokens to come and not with an average language
+        facts["expected_bytes_per_token"] = {tokenizer.facts["lang"]: rate}
     return Estimate(
         # program start, the two loads, writing and hashing; see docs/init-embeddings.md
         seconds=9 + 9 * weights / 1e9 + added / 20_000,

@@ -268,15 +268,17 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         _check_positions(config, model.path)
     amounts: dict[str, Amount] = {}
     assumed, read = [], 0
+    expected = model.facts.get("expected_bytes_per_token", {})
     for name in sorted(corpora, key=lambda name: (name in config.replay, name)):
         size = int(corpora[name].facts.get("bytes") or _size(corpora[name].path))
         cap = _cap(config, name, sum(amounts[other].bytes for other in amounts if other not in config.replay))
         texts = list(_first_texts(corpora[name])) if model.exists and corpora[name].exists else []
-        if not texts:
+        sample = price.density(model.path, texts)
+        if not texts and (rate := expected.get(_lang(name, corpora[name]))):
+            sample = (float(rate), sample[1])
+        elif not texts:
             assumed.append(name)
-        amounts[name] = price.amount(
-            min(size, cap or size), price.density(model.path, texts), size, corpora[name].facts.get("documents")
-        )
+        amounts[name] = price.amount(min(size, cap or size), sample, size, corpora[name].facts.get("documents"))
         read += size
     vocabulary, parameters = _model_size(model)
     plan = make_plan(
@@ -286,7 +288,8 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     rows = [
         (
             name,
-            f"{entry['tokens']:,} tokens, {entry['share_bytes']:.1%} of bytes, {entry['share_tokens']:.1%} of tokens",
+            f"{entry['tokens']:,} tokens to draw from; of what is read {entry['share_bytes']:.1%} of bytes, "
+            f"{entry['share_tokens']:.1%} of tokens",
         )
         for name, entry in sources.items()
     ]

@@ -154,7 +154,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         disk_bytes=round(part.raw_bytes * 1.4),
         facts=facts,
         rows=(
-            ("text", f"{show_bytes(part.raw_bytes)} in {part.files:,} files"),
+            ("text", f"{show_bytes(part.raw_bytes)} in {part.files:,} {'file' if part.files == 1 else 'files'}"),
             ("train", f"about {show_bytes(kept * train)} in {facts['documents']:,} documents"),
             ("held out", f"about {show_bytes(kept * config.held_out_share)}"),
         ),

@@ -1,5 +1,6 @@
 """The device and the threads to train with."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -26,3 +27,19 @@ def threads_set(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def busy_with(device: torch.device) -> str | None:
+    """What else runs here, in words, when it is more than the cores can do at once; None when not, or not known.
+
+    A step that is timed meanwhile says little about a quiet machine: threads that wait for each other lose more than
+    their share of the time. A GPU has its own queue, so there it is None.
+    """
+    if device.type != "cpu" or not hasattr(os, "getloadavg"):
+        return None
+    try:
+        load = os.getloadavg()[0]
+    except OSError:
+        return None
+    cores = os.cpu_count() or 1
+    return f"load {load:.1f} on {cores} core(s)" if load > cores else None

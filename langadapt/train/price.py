@@ -11,7 +11,7 @@ from langadapt.train import cost
 from langadapt.train.cards import NOTHING, card_rows, first_that_fits
 from langadapt.train.faster import ENOUGH, free_memory
 from langadapt.train.footprint import Kept, Moments, Shape, Work, memory_bytes, shape_of
-from langadapt.train.machine import threads_set
+from langadapt.train.machine import busy_with, threads_set
 from langadapt.train.plan import Plan
 from langadapt.train.rates import probe_steps, rates_to_try
 from langadapt.train.session import Means
@@ -71,6 +71,7 @@ def price(
         kept = replace(kept, recompute=True)
     with threads_set(wishes.threads):
         step = cost.step_seconds(shape, work, device=means.device, recompute=kept.recompute)
+    busy = busy_with(means.device)
     weights = shape.parameters * stored
     checkpoint = cost.checkpoint_bytes(shape.trained, kept)
     times = cost.Times(
@@ -96,6 +97,7 @@ def price(
     rows: tuple[tuple[str, str], ...] = (
         *plan.rows(),
         ("a step", f"{show_seconds(step)} ({plan.budget.batch_tokens / step:,.0f} tokens a second, {means.compute})"),
+        *([("timed while busy", f"{busy}; with nothing else running it may take far less time")] if busy else []),
         ("checkpoints", f"every {plan.checkpoint_every} steps, {show_bytes(checkpoint)} each"),
         *_fitting(wishes, plan, shape, work, kept, means, stored),
     )

@@ -47,6 +47,7 @@ def test_top_level_help_lists_verbs_commands_and_exit_codes(run: Run) -> None:
     for command in command_names():
         assert f" {command} " in done.out
     assert "Exit codes: 0 done" in done.out
+    assert "--version" in done.out
     assert run().out == done.out, "no arguments is help"
     assert run("-h").out == done.out
 

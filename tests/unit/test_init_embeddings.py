@@ -82,6 +82,9 @@ def test_the_estimate_works_on_what_does_not_exist_yet(tmp_path: Path) -> None:
     }
     facts = verb.estimate(config, soon).facts
     assert facts["rows"] == 120 and facts["parameters"] == 1080 and facts["added"] == 20
+    known = {"added": 20, "lang": "hu", "bytes_per_token": {"base": 2.0, "adapted": 4.5}}
+    soon["tokenizer"] = Input("t", tmp_path / "t", None, "", known, exists=False)
+    assert verb.estimate(config, soon).facts["expected_bytes_per_token"] == {"hu": 4.5}
     nothing = {name: Input(name, tmp_path / name, None, "", {}, exists=False) for name in soon}
     assert verb.estimate(config, nothing).seconds is None
 

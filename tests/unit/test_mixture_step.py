@@ -231,7 +231,11 @@ def test_the_price_of_inputs_that_do_not_exist_comes_from_facts() -> None:
     # four passes at 80 : 20 use as much English as there is Hungarian
     assert sources["en"]["bytes"] == 3_500_000
     assert price.disk_bytes == 2 * 4 * (sources["hu"]["tokens"] + sources["en"]["tokens"])
-    assert any(name == "assumed" for name, _ in price.rows)
+    assert dict(price.rows)["assumed"].endswith("for hu, en")
+    facts = {"rows": 70_000, "parameters": 10**8, "expected_bytes_per_token": {"hu": 5.0}}
+    known: Any = verb.load("mix").estimate(values, inputs | {"model": later(facts)})
+    assert known.facts["sources"]["hu"]["tokens"] == 700_000 + 1000
+    assert dict(known.rows)["assumed"].endswith("for en")
 
 
 def test_the_table_shows_both_shares(blended: Artifact) -> None:

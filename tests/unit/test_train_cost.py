@@ -11,6 +11,7 @@ from langadapt.core.inputs import Input
 from langadapt.train import cost
 from langadapt.train.cost import step_seconds
 from langadapt.train.footprint import Shape, Work, memory_bytes
+from langadapt.train.machine import busy_with
 
 SMOLLM2 = Shape(parameters=134_515_008, trained=134_515_008, rows=49_152, hidden=576, layers=30, tied=True)
 MODEL_FACTS = {
@@ -80,6 +81,17 @@ def test_the_dry_run_says_what_fits_where(quick: None, monkeypatch: pytest.Monke
     assert dict(price(steps=10, gradient_checkpointing="off").rows)["here"].endswith("; does not fit")
     monkeypatch.setattr("langadapt.train.price.free_memory", lambda device: 1e12)
     assert "here" not in dict(price(steps=10).rows)
+
+
+def test_a_busy_machine_is_said_beside_the_time(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.getloadavg", lambda: (7.04, 3.0, 1.0))
+    assert dict(price(steps=10).rows)["timed while busy"].startswith("load 7.0 on 2 core(s); ")
+    assert busy_with(torch.device("cuda")) is None
+    monkeypatch.setattr("os.getloadavg", lambda: (1.9, 9.0, 9.0))
+    assert "timed while busy" not in dict(price(steps=10).rows)
+    monkeypatch.delattr("os.getloadavg")
+    assert busy_with(torch.device("cpu")) is None, "Windows has none"
 
 
 def test_learning_rates_that_are_tried_are_part_of_the_price(quick: None) -> None:
