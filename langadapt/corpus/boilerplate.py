@@ -66,7 +66,8 @@ class LineCounts:
 
     def candidates(self) -> set[int]:
         """All lines that may be boilerplate."""
-        return {key for key, count in self.counts.items() if count + self.error > self.threshold}
+        least = self.threshold - self.error
+        return {key for key, count in self.counts.items() if count > least}
 
 
 @dataclass

@@ -27,6 +27,8 @@ class Sample:
     documents: int
     bytes: int
     words: int
+    lines: int
+    """Lines of documents with several: those are counted to find boilerplate."""
 
 
 def sample(files: Sequence[Path], settings: ReadSettings, rules: Rules) -> Sample:
@@ -36,7 +38,7 @@ def sample(files: Sequence[Path], settings: ReadSettings, rules: Rules) -> Sampl
     spool = Spool(io.BytesIO(), Tally())
     collector = Collector(rules, spool)
     read = seen = 0
-    looked_at = 0
+    looked_at = lines = 0
     for file in files:
         for raw in FileReader(file, settings).documents():
             size = len(raw.text.encode())
@@ -44,13 +46,15 @@ def sample(files: Sequence[Path], settings: ReadSettings, rules: Rules) -> Sampl
             if seen % step == 0:
                 collector.take(raw)
                 looked_at += size
+                ends = raw.text.count("\n")
+                lines += ends + 1 if ends else 0
             seen += 1
             if read > READ_BYTES:
                 break
         if read > READ_BYTES:
             break
     if not looked_at:
-        return Sample(len(files), total, 0, 0, 0)
+        return Sample(len(files), total, 0, 0, 0, 0)
     whole = read if read <= READ_BYTES else max(read, total)
     scale = whole / looked_at
     kept = [place for place, gone in enumerate(spool.gone) if not gone]
@@ -60,6 +64,7 @@ def sample(files: Sequence[Path], settings: ReadSettings, rules: Rules) -> Sampl
         round(len(kept) * scale),
         round(sum(spool.sizes[place] for place in kept) * scale),
         round(sum(spool.words[place] for place in kept) * scale),
+        round(lines * scale),
     )
 
 

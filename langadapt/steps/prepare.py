@@ -20,13 +20,15 @@ from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Bytes, show_bytes
 from langadapt.corpus.arrange import NearDuplicates, Plan, Written, write
+from langadapt.corpus.boilerplate import MAX_COUNTED
 from langadapt.corpus.collect import Collector, Rules
+from langadapt.corpus.dedup import PART
 from langadapt.corpus.detector import check_language, choose_detector
 from langadapt.corpus.files import plain_name, text_files
 from langadapt.corpus.filters import min_characters
 from langadapt.corpus.langid import Judge, accepted_labels
 from langadapt.corpus.read import FileReader, ReadSettings
-from langadapt.corpus.sample import sample
+from langadapt.corpus.sample import Sample, sample
 from langadapt.corpus.spool import Spool
 from langadapt.corpus.store import HELD_OUT_SHARE
 from langadapt.corpus.tally import Tally
@@ -38,6 +40,9 @@ SCHEMA = 1
 LEAST_HELD_OUT_BYTES = 30_000
 # Measured on one core with language identification of every line: 3 to 5 MB/s; without it 12 to 17 MB/s.
 BYTES_PER_SECOND = 3_000_000
+# Peaks of 0.3, 1.0 and 1.4 million documents of a line, and of 30,000 documents of 800,000 lines. What is sorted at
+# once (at most `PART` documents) costs more.
+BASE_BYTES, BYTES_PER_DOCUMENT, BYTES_SORTING, BYTES_PER_LINE = 60_000_000, 54, 46, 60
 
 
 class Config(StepConfig):
@@ -149,7 +154,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     problems = () if kept else ("the filters would drop all of the text that was looked at",)
     return Estimate(
         seconds=0.5 + part.raw_bytes / BYTES_PER_SECOND,
-        memory_bytes=62_000_000 + 60 * part.documents,
+        memory_bytes=_memory_bytes(config, part),
         # spool and result live side by side for a moment; gzip makes text about three times smaller
         disk_bytes=round(part.raw_bytes * 1.4),
         facts=facts,
@@ -160,6 +165,12 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         ),
         problems=problems,
     )
+
+
+def _memory_bytes(config: Config, part: Sample) -> int:
+    lines = min(part.lines, MAX_COUNTED) if config.boilerplate == "drop" else 0
+    documents = BYTES_PER_DOCUMENT * part.documents + BYTES_SORTING * min(part.documents, PART)
+    return BASE_BYTES + documents + BYTES_PER_LINE * lines
 
 
 def table(artifact: Artifact) -> Table:
