@@ -10,6 +10,7 @@ from langadapt.cli.listener import listening
 from langadapt.cli.options import shared, switch
 from langadapt.cli.output import screen
 from langadapt.core import interrupt
+from langadapt.core.errors import ConfigError
 from langadapt.core.io import read_json_object
 from langadapt.core.sources import show_value
 from langadapt.core.types import Table
@@ -103,6 +104,11 @@ def run(
 
     settings = tuple(Setting.parse(text) for text in assignments or ())
     if forget:
+        if dry_run or why or sbatch or settings:
+            raise ConfigError(
+                "`--forget` drops what is recorded and does nothing else",
+                hint="run it alone, then `langadapt run` with the other options",
+            )
         show_forgotten(recipe, workspace.forget(recipe, forget))
         return
     folder = workspace.run_folder(recipe, out)

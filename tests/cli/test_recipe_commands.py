@@ -106,6 +106,8 @@ def test_what_was_typed_in_a_workspace_is_recorded_and_can_be_dropped(
     assert 'warning: `one.size="4k"` is recorded and holds, not `3` in langadapt.yaml:3' in err
     assert "langadapt run --forget one.size" in err
 
+    for more in (("--dry-run",), ("--why",), ("-o", "one.size=3")):
+        assert call(capsys, "run", "--forget", "one.size", *more)[0] == 2, "nothing is dropped by what only looks"
     code, out, _ = call(capsys, "run", "--forget", "one.size")
     assert (code, out) == (0, 'forgotten: one.size="4k"\n')
     code, out, _ = call(capsys, "run", "--forget", "one", "--json")
