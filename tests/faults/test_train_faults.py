@@ -81,14 +81,14 @@ class Run:
     process: Any
     log: Path
 
-    def wait_for(self, text: str, seconds: float = 60.0) -> None:
+    def wait_for(self, text: str, seconds: float = 150.0) -> None:
         end = time.monotonic() + seconds
         while text not in (self.log.read_text() if self.log.exists() else ""):
             assert time.monotonic() < end, f"`{text}` never came"
             assert self.process.is_alive(), self.log.with_suffix(".err").read_text()
             time.sleep(0.002)
 
-    def end(self, seconds: float = 60.0) -> int:
+    def end(self, seconds: float = 150.0) -> int:
         self.process.join(seconds)
         assert self.process.exitcode is not None
         return int(self.process.exitcode)

@@ -117,7 +117,7 @@ def test_killed_between_two_rates_the_first_is_not_tried_again(tmp_path: Path, c
 
     process = FORK.Process(target=killed, args=(tmp_path / "out",))
     process.start()
-    process.join(60)
+    process.join(150)
     assert process.exitcode == -signal.SIGKILL
     record = partial_folder(tmp_path / "out") / "lr_probe.json"
     assert [each["learning_rate"] for each in json.loads(record.read_text())["tried"]] == [9e-4]
