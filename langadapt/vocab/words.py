@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from langadapt.vocab.chunks import can_be_cut, chunks
 from langadapt.vocab.tokenizer_file import TokenizerFile
 from langadapt.vocab.word_cuts import cutter
 
@@ -25,7 +26,9 @@ class WordCounter:
         self._pre_tokenizer = tokenizer.pre_tokenizer
         self._inside = _not_at_the_start(base)
         self._cut = cutter(base)
-        self.counts: Counter[str] = Counter()
+        self._in_chunks = can_be_cut(base.spec)
+        self._chunks: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         self.met: set[str] = set()
         """Strings of added tokens that stood in the texts."""
 
@@ -43,19 +46,35 @@ class WordCounter:
 
     def words(self, text: str) -> list[str]:
         """Pre-tokens of a text in order."""
-        found = []
+        found: list[str] = []
         for section, first in self._sections(text):
-            plain = section if self._normaliser is None else self._normaliser.normalize_str(section)
-            pre_tokenizer = self._pre_tokenizer if first else self._inside
-            if pre_tokenizer is None:
-                found.append(plain)
-            else:
-                found += [word for word, _ in pre_tokenizer.pre_tokenize_str(plain)]
+            found += self._cut_section(section, first)
+        return found
+
+    def _cut_section(self, section: str, first: bool) -> list[str]:
+        plain = section if self._normaliser is None else self._normaliser.normalize_str(section)
+        pre_tokenizer = self._pre_tokenizer if first else self._inside
+        found = [plain] if pre_tokenizer is None else [word for word, _ in pre_tokenizer.pre_tokenize_str(plain)]
         return [part for word in found if word for part in self._cut(word)]
 
     def add(self, text: str) -> None:
         """Count the pre-tokens of one text."""
-        self.counts.update(self.words(text))
+        if not self._in_chunks:
+            self._counts.update(self.words(text))
+            return
+        for section, first in self._sections(text):
+            start, others = chunks(section)
+            self._counts.update(self._cut_section(start, first))
+            self._chunks.update(others)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each pre-token occurred so far."""
+        for chunk, count in self._chunks.items():
+            for word in self._cut_section(f" {chunk}", False):
+                self._counts[word] += count
+        self._chunks.clear()
+        return self._counts
 
 
 def _not_at_the_start(base: TokenizerFile) -> Any:
