@@ -23,9 +23,11 @@ import torch
 
 from langadapt.core.types import Block
 from langadapt.model.load import load_model, load_tokenizer
+from langadapt.train.head import find_head
 from langadapt.train.loop import Settings, _accumulate
 from langadapt.train.optimiser import AdamSettings, Optimiser
 from langadapt.train.schedule import Schedule
+from langadapt.train.stages import make_course
 
 Step = Callable[[], None]
 
@@ -57,8 +59,19 @@ def own_loop(folder: Path, blocks: list[Block], batch: int, compute: str) -> Ite
     model = load_model(folder).train()
     names = {name for name, _ in model.named_parameters()}
     optimiser = Optimiser(model, names, AdamSettings(weight_decay=0.0), old_rows=None)
-    schedule = Schedule(1e-4, 10**6, 0)
-    settings = Settings(schedule, batch, batch, compute, "positions", 0, 1.0, 10**6, 10**6)  # type: ignore[arg-type]
+    settings = Settings(
+        course=make_course(Schedule(1e-4, 10**6, 0), ()),
+        batch_blocks=batch,
+        block_tokens=len(blocks[0].tokens),
+        micro_batch_blocks=batch,
+        compute=compute,  # type: ignore[arg-type]
+        layout="positions",
+        seed=0,
+        max_forgetting=1.0,
+        probe_every=10**6,
+        checkpoint_every=10**6,
+        head=find_head(model),
+    )
     step = 0
     while True:
         began = time.perf_counter()
