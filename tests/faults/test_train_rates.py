@@ -53,6 +53,7 @@ def test_rates_are_rounded_but_the_given_one_is_not() -> None:
     assert rates.rates_to_try(1.23456e-4, (1.0, 1.0, 0.3)) == [3.7e-5, 1.23456e-4]
 
 
+# One thread: the runs are forked, and a child whose parent has used a pool of OpenMP threads waits for it for ever.
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Case:
     folder = tmp_path_factory.mktemp("rates")
@@ -64,7 +65,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Case:
     config = {
         "model": str(tiny), "data": str(data.path), "steps": 6, "batch_tokens": 128, "micro_batch_blocks": 2,
         "learning_rate": 3e-3, "checkpoint_steps": 2, "lr_probe": True, "lr_probe_steps": 4,
-        "lr_probe_factors": [0.3, 1.0],
+        "lr_probe_factors": [0.3, 1.0], "threads": 1,
     }  # fmt: skip
     langadapt.cpt(out=folder / "reference", **config)
     return Case(config, files_of(folder / "reference"), 1.0)
