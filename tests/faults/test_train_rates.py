@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from langadapt.core.artifact import open_artifact, partial_folder
 from langadapt.core.errors import ConfigError, Interrupted, TrainingFailed
 from langadapt.train import loop, rates
 from langadapt.train.rates import Tried, pick
-from tests.faults.test_train_faults import FORK, Case, files_of, finish, run_here, start
+from tests.faults.test_train_faults import Case, files_of, run_here
 from tests.fixtures.tiny import tiny_corpus
+from tests.fixtures.toys import ROOT
 
 GUARDED = frozenset({"en"})
 
@@ -53,7 +56,7 @@ def test_rates_are_rounded_but_the_given_one_is_not() -> None:
     assert rates.rates_to_try(1.23456e-4, (1.0, 1.0, 0.3)) == [3.7e-5, 1.23456e-4]
 
 
-# One thread: the runs are forked, and a child whose parent has used a pool of OpenMP threads waits for it for ever.
+# One thread here and in the processes that are killed: the last bits depend on it.
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Case:
     folder = tmp_path_factory.mktemp("rates")
@@ -98,28 +101,35 @@ def test_the_run_is_the_plain_run_at_the_rate_that_was_picked(tmp_path: Path, ca
 
 @pytest.mark.parametrize(("stage", "count"), [("written", 1), ("renamed", 2), ("written", 4)])
 def test_killed_at_a_checkpoint_of_either_part_it_ends_in_the_same_bytes(
-    tmp_path: Path, case: Case, stage: str, count: int
+    tmp_path: Path, case: Case, notes: list[str], stage: str, count: int
 ) -> None:
     # checkpoints: step 2 of the first rate, of the second, steps 2 and 4 of the run; then the result
-    assert start(tmp_path, case, "--kill", stage, str(count)).end() == -signal.SIGKILL
-    finish(tmp_path, case)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(case.config))
+    command = [sys.executable, "-m", "tests.faults.launch", "cpt", str(tmp_path / "out"), str(config)]
+    done = subprocess.run([*command, "--kill", stage, str(count)], cwd=ROOT, capture_output=True, timeout=150)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    run_here(tmp_path / "out", case, notes)
+    assert files_of(tmp_path / "out") == case.reference
+
+
+def die_after_the_first_rate(out: str) -> None:
+    """Run in a process of its own: killed as soon as the first rate is on record."""
+    real = rates.replace_durably
+
+    def record_and_die(path: Path, content: str) -> None:
+        real(path, content)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    rates.replace_durably = record_and_die
+    run_here(Path(out), Case(json.loads(sys.argv[1]), {}, 0.0), [])
 
 
 def test_killed_between_two_rates_the_first_is_not_tried_again(tmp_path: Path, case: Case, notes: list[str]) -> None:
-    def killed(out: Path) -> None:
-        real = rates.replace_durably
-
-        def record_and_die(path: Path, content: str) -> None:
-            real(path, content)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        rates.replace_durably = record_and_die
-        run_here(out, case, [])
-
-    process = FORK.Process(target=killed, args=(tmp_path / "out",))
-    process.start()
-    process.join(150)
-    assert process.exitcode == -signal.SIGKILL
+    code = f"import tests.faults.test_train_rates as t; t.die_after_the_first_rate({str(tmp_path / 'out')!r})"
+    command = [sys.executable, "-c", code, json.dumps(case.config)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=150)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     record = partial_folder(tmp_path / "out") / "lr_probe.json"
     assert [each["learning_rate"] for each in json.loads(record.read_text())["tried"]] == [9e-4]
     run_here(tmp_path / "out", case, notes)
