@@ -111,6 +111,7 @@ def test_killed_at_a_checkpoint_of_either_part_it_ends_in_the_same_bytes(
     assert done.returncode == -signal.SIGKILL, done.stderr
     run_here(tmp_path / "out", case, notes)
     assert files_of(tmp_path / "out") == case.reference
+    assert not partial_folder(tmp_path / "out").exists()
 
 
 def die_after_the_first_rate(out: str) -> None:
