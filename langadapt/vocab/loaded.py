@@ -107,14 +107,20 @@ def roles_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", 
     return Outcome("roles_kept", len(ROLE_TOKENS) + 1, tuple(broken))
 
 
-def chat_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase") -> Outcome:
-    """The chat template is the same, writes the same text, and that text has the same ids."""
+def template_texts(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase") -> tuple[list[str], list[str]]:
+    """The conversations as the base's chat template writes them, and how the new one's template differs."""
     broken = []
     if base.chat_template != new.chat_template:
         broken.append("the template changed")
     before, after = chat_texts(base), chat_texts(new)
     if before != after:
         broken.append("a conversation is written differently")
+    return before, broken
+
+
+def chat_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase") -> Outcome:
+    """The chat template is the same, writes the same text, and that text has the same ids."""
+    before, broken = template_texts(base, new)
     for text in before:
         if base(text, add_special_tokens=False)["input_ids"] != new(text, add_special_tokens=False)["input_ids"]:
             broken.append(f"{text[:60]!r} has other ids")

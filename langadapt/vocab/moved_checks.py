@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from langadapt.vocab.checks import Outcome, fuzz_texts, same_round_trip
-from langadapt.vocab.loaded import ROLE_TOKENS, chat_texts, loads_as_written
+from langadapt.vocab.loaded import ROLE_TOKENS, loads_as_written, template_texts
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 
 if TYPE_CHECKING:
@@ -143,12 +143,7 @@ def _specials(tokenizer: "PreTrainedTokenizerBase") -> "zip[tuple[str, int]]":
 
 def chat_follows(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", ids: Ids) -> Outcome:
     """The chat template is the same, writes the same text, and that text has the same tokens under their new ids."""
-    broken = []
-    if base.chat_template != new.chat_template:
-        broken.append("the template changed")
-    before, after = chat_texts(base), chat_texts(new)
-    if before != after:
-        broken.append("a conversation is written differently")
+    before, broken = template_texts(base, new)
     for text in before:
         old = [ids.get(number, -1) for number in base(text, add_special_tokens=False)["input_ids"]]
         if old != new(text, add_special_tokens=False)["input_ids"]:
@@ -158,12 +153,7 @@ def chat_follows(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase"
 
 def chat_specials_follow(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", ids: Ids) -> Outcome:
     """The chat template is the same and writes the same text, with the same special tokens in the same order."""
-    broken = []
-    if base.chat_template != new.chat_template:
-        broken.append("the template changed")
-    before, after = chat_texts(base), chat_texts(new)
-    if before != after:
-        broken.append("a conversation is written differently")
+    before, broken = template_texts(base, new)
     there = set(ids.values())
     for text in before:
         old = [ids[number] for number in base(text, add_special_tokens=False)["input_ids"] if number in ids]
