@@ -227,7 +227,7 @@ def token_notes(content: Content) -> list[str]:
     for language in content.languages:
         share = language.get("held_out_lines_same_ids")
         if share is not None:
-            notes.append(f"{language['name']}: {100 * share:.2f} % of held-out lines keep exactly their token ids.")
+            notes.append(f"{language['name']}: {100 * share:.2f} % of held-out lines keep exactly their tokens.")
     facts = content.tokenizer
     if facts.get("guarded_types"):
         changed = facts.get("guarded_types_changed", 0)

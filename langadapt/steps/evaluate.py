@@ -19,7 +19,7 @@ from langadapt.core.types import Document, Estimate, Table
 from langadapt.core.units import Bytes, show_bytes
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from langadapt.evaluate.partial import Partial
     from langadapt.evaluate.segments import ScoringSet
@@ -30,9 +30,6 @@ HEAVY = True
 
 ROLES = ("base", "adapted", "control")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-# Tokenizer figures settle to three digits on 200 kB of text and cost a second there.
-TOKENIZER_BYTES = 200_000
-SPLIT_SAMPLES = 3
 
 
 class Config(StepConfig):
@@ -53,7 +50,8 @@ class Config(StepConfig):
     continuations: Annotated[int, Field(ge=0, le=100)] = 4
     """Prompts of the target language that every model continues."""
     document_separator: str = "auto"
-    """Token before each document: `auto` takes the one the adapted model was trained with, else measures."""
+    """Token before each document: `auto` takes the one the adapted model was trained with, else measures; a model that
+    lacks it gets its own."""
     compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
     """Precision of the forward pass: `auto` is bf16 on a CPU or GPU with bf16 units, else fp32; same for all models."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
@@ -67,6 +65,8 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.evaluate.summary import headline, paired_continuations
     from langadapt.evaluate.verdict import add_sentences
     from langadapt.model.compute import resolve_compute
+    from langadapt.steps._evaluate_separators import separators, show
+    from langadapt.steps._evaluate_tokenizers import tokenizer_figures
 
     _check(config)
     chosen = {name: _choose(config, name, source) for name, source in out.inputs["sets"].items()}
@@ -74,7 +74,8 @@ def run(config: Config, out: Output) -> Artifact:
     target = str(out.inputs["adapted"].facts.get("lang") or next(iter(langs.values())))
     targets = frozenset(target.split("+"))  # as cpt writes it when a mixture has several
     compute = resolve_compute(config.compute)
-    separator = _separator(config, out, langs, targets)
+    sources = [name for name, lang in langs.items() if lang not in targets] or list(langs)
+    before = separators(config.document_separator, out, _roles(out), sources)
     partial = Partial(out.partial)
     warnings = [
         f"set `{name}` has {len(found.segments)} segments only: "
@@ -87,17 +88,17 @@ def run(config: Config, out: Output) -> Artifact:
     prompts_from = next((name for name, lang in langs.items() if lang in targets), next(iter(langs)))
     models = {}
     for role in _roles(out):
-        models[role] = _score_model(config, out, role, chosen, separator, compute, partial, prompts_from)
+        models[role] = _score_model(config, out, role, chosen, before[role], compute, partial, prompts_from)
         warnings += models[role].pop("warnings")
     compared = _compare(config, out, chosen, langs, targets, partial, models)
     continuations = paired_continuations(partial, list(models), prompts_from)
-    samples = _tokenizer_figures(out, compared, targets)
+    samples = tokenizer_figures(out, compared, targets)
     add_sentences(compared)
     for text in warnings:
         out.progress.warn(text)
     write_json_lines(out.folder / "samples.jsonl", [*samples, *continuations])
     settings = {
-        "document_separator": separator,
+        "document_separator": show(before),
         "compute": compute,
         "set_bytes": config.set_bytes,
         "segment_bytes": config.segment_bytes,
@@ -185,39 +186,6 @@ def _choose(config: Config, name: str, source: Input) -> "ScoringSet":
     )
 
 
-def _separator(config: Config, out: Output, langs: dict[str, str], targets: frozenset[str]) -> str:
-    """The token before each document, as text: the same for all models."""
-    from langadapt.mixture.passages import passages
-    from langadapt.mixture.separator import PASSAGE_BYTES, TOTAL_BYTES, score_separators
-    from langadapt.model.load import load_tokenizer
-    from langadapt.model.separator import candidates
-
-    base, adapted = out.inputs["base"], out.inputs["adapted"]
-    if config.document_separator != "auto":
-        return config.document_separator
-    trained = adapted.facts.get("document_separator")
-    if isinstance(trained, int):
-        return str(load_tokenizer(adapted.path).convert_ids_to_tokens(trained))
-    tokenizer = load_tokenizer(base.path)
-    known = candidates(tokenizer)
-    if not known:
-        raise ConfigError(
-            "the base tokenizer names no token that could stand before a document",
-            hint="say which: -o document_separator=TOKEN",
-        )
-    if len(known) == 1:
-        return next(iter(known))
-    names = [name for name, lang in langs.items() if lang not in targets] or list(langs)
-    found = []
-    for name in names:
-        found += passages(_documents(out.inputs["sets"][name]), TOTAL_BYTES // len(names), PASSAGE_BYTES)
-    values = score_separators(base.path, tokenizer, known, found, out.progress)
-    best = min(values, key=lambda token: values[token])
-    shown = ", ".join(f"{token} {value:.3f}" for token, value in values.items())
-    out.progress.note(f"document separator: {best} (bits per byte with the base model: {shown})")
-    return best
-
-
 def _score_model(
     config: Config,
     out: Output,
@@ -237,7 +205,7 @@ def _score_model(
 
     source = out.inputs[role]
     tokenizer = load_tokenizer(source.path)
-    prefix = _prefix_id(tokenizer, separator, role)
+    prefix = int(tokenizer.get_vocab()[separator])
     model: PreTrainedModel | None = None
     for name, found in chosen.items():
         if partial.has("scores", role, name):
@@ -264,18 +232,9 @@ def _score_model(
         "parameters": facts["parameters"],
         "rows": facts["rows"],
         "dtype": facts["dtype"],
+        "document_separator": separator,
     }
     return record | {"warnings": list(_text_warnings(partial, role, chosen))}
-
-
-def _prefix_id(tokenizer: "PreTrainedTokenizerBase", separator: str, role: str) -> int:
-    vocabulary = tokenizer.get_vocab()
-    if separator not in vocabulary:
-        raise ConfigError(
-            f"the {role} model has no token `{separator}` to put before documents",
-            hint="say which token all models share: -o document_separator=TOKEN",
-        )
-    return int(vocabulary[separator])
 
 
 def _text_warnings(partial: "Partial", role: str, chosen: dict[str, "ScoringSet"]) -> Iterator[str]:
@@ -288,49 +247,6 @@ def _text_warnings(partial: "Partial", role: str, chosen: dict[str, "ScoringSet"
         if changed:
             share = f"{changed / whole:.2%} of the bytes of set `{name}`"
             yield f"the {role} tokenizer changes {share} before it reads them"
-
-
-def _tokenizer_figures(out: Output, languages: dict[str, Any], targets: frozenset[str]) -> list[dict[str, Any]]:
-    """Add tokens per word, bytes per token and the share of unchanged lines; return sample sentences, split."""
-    from langadapt.evaluate.splits import first_sentence, split_for_display
-    from langadapt.model.load import load_tokenizer
-    from langadapt.vocab.metrics import bytes_per_token, same_ids_share, tokens_per_word
-
-    tokenizers = {role: load_tokenizer(out.inputs[role].path) for role in ("base", "adapted")}
-    samples = []
-    for lang, language in languages.items():
-        texts: list[str] = []
-        for name in language["sets"]:
-            texts += _some_texts(out.inputs["sets"][name])
-        for key, measure in (
-            ("tokens_per_word", tokens_per_word),
-            ("bytes_per_token", bytes_per_token),
-        ):
-            language[key] = {role: _figure(measure(tokenizer, texts)) for role, tokenizer in tokenizers.items()}
-        if lang not in targets:
-            lines = [line for text in texts for line in text.splitlines() if line.strip()]
-            share = same_ids_share(tokenizers["base"], tokenizers["adapted"], lines)
-            language["held_out_lines_same_ids"] = _figure(share)
-        sentences = [first_sentence(text) for text in texts]
-        good = [sentence for sentence in sentences if len(sentence) >= 30][: SPLIT_SAMPLES if lang in targets else 1]
-        for sentence in good:
-            parts = {role: split_for_display(tokenizer, sentence) for role, tokenizer in tokenizers.items()}
-            samples.append({"kind": "split", "lang": lang, "text": sentence, **parts})
-    return samples
-
-
-def _figure(value: float | None) -> float | None:
-    return None if value is None else round(float(value), 6)
-
-
-def _some_texts(source: Input) -> list[str]:
-    texts, size = [], 0
-    for document in _documents(source):
-        if size >= TOKENIZER_BYTES:
-            break
-        texts.append(document.text)
-        size += len(document.text.encode())
-    return texts
 
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:

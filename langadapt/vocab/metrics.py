@@ -1,7 +1,7 @@
 """What a tokenizer costs on text: tokens per word, bytes per token, lines that keep their ids."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langadapt.core.errors import DataError
@@ -85,6 +85,18 @@ def same_ids_share(base: Any, new: Any, lines: Sequence[str], ids: Mapping[int, 
     same = sum(
         (before if ids is None else [ids.get(number, -1) for number in before]) == after for before, after in pairs
     )
+    return same / len(lines) if lines else None
+
+
+def same_tokens_share(
+    base: Any, new: Any, lines: Sequence[str], base_keys: Sequence[Hashable], new_keys: Sequence[Hashable]
+) -> float | None:
+    """Share of lines that both cut into the same tokens, whatever their ids; None for no lines.
+
+    `base_keys[id]` and `new_keys[id]` say what a token is; see model/token_keys.py.
+    """
+    pairs = zip(encode_all(raw_tokenizer(base), lines), encode_all(raw_tokenizer(new), lines), strict=True)
+    same = sum([base_keys[id] for id in before] == [new_keys[id] for id in after] for before, after in pairs)
     return same / len(lines) if lines else None
 
 

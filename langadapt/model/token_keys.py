@@ -1,0 +1,28 @@
+"""Tokens of two tokenizers under common names, so that cuts of a text can be compared where ids say nothing."""
+
+from langadapt.model.pairing import pair
+from langadapt.model.token_table import TokenTable
+
+# What a token is: its bytes, or for a special one the tokenizer and id that it first stood in.
+Key = bytes | tuple[str, int] | None
+
+
+def token_keys(base: TokenTable, new: TokenTable) -> tuple[list[Key], list[Key]]:
+    """The key of every id of both; equal keys are the same token (bytes, or string and part of a special token).
+
+    Text and added tokens go by their bytes, also where a vocabulary has the same bytes twice; special ones are paired
+    as init-embeddings pairs them. A hole has None.
+    """
+    mine, theirs = _own(base, "base"), _own(new, "new")
+    for old, id in pair(base, new).kept.items():
+        if "special" in (base.kind_of(old), new.kind_of(id)):
+            theirs[id] = mine[old]
+    return mine, theirs
+
+
+def _own(table: TokenTable, name: str) -> list[Key]:
+    keys: list[Key] = []
+    for id in range(table.size):
+        kind = table.kind_of(id)
+        keys.append(None if kind == "hole" else (name, id) if kind == "special" else table.bytes_of(id))
+    return keys
