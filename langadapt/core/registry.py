@@ -21,11 +21,13 @@ class Facts:
     """What a method says about itself: what it needs beside the base model, and where it was published.
 
     `defaults` are settings of the verb that suit it better than the verb's own; what the user sets comes first.
+    `laws` are promises that the contract tests of its room hold it to.
     """
 
     needs: tuple[str, ...] = ()
     cite: str = ""
     defaults: Mapping[str, float] = field(default_factory=dict)
+    laws: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,16 @@ class Method:
 
 
 def method(
-    *, needs: tuple[str, ...] = (), cite: str = "", defaults: Mapping[str, float] | None = None
+    *,
+    needs: tuple[str, ...] = (),
+    cite: str = "",
+    defaults: Mapping[str, float] | None = None,
+    laws: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
     """Mark the one public function of a method file."""
 
     def mark(function: Function) -> Function:
-        function.__dict__["langadapt_method"] = Facts(needs, cite, defaults or {})
+        function.__dict__["langadapt_method"] = Facts(needs, cite, defaults or {}, laws)
         return function
 
     return mark

@@ -1,5 +1,7 @@
 """Sentences in two languages, side by side: `source<TAB>target`, one pair a line."""
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from langadapt.core.errors import DataError
@@ -12,14 +14,13 @@ from langadapt.corpus.unpack import open_bytes
 MAX_PAIRS = 5000
 
 
-def read_pairs(path: Path, source: str, target: str) -> list[tuple[str, str]]:
-    """(source, target) of the first MAX_PAIRS lines with two filled columns; blank lines are passed over.
+def filled_columns(path: Path, columns: int, form: str) -> Iterator[tuple[str, ...]]:
+    """The columns of every line that has anything in each, split at tabs and normalised; blank lines are passed over.
 
-    DataError for a line with another number of columns, for no pair at all, and for columns in the wrong order.
+    DataError for a line with another number of columns than `columns`; `form` says in the hint what a line looks like.
     """
     if not path.is_file():
         raise DataError(f"`{path}` is not a file" if path.exists() else f"`{path}` does not exist")
-    pairs: list[tuple[str, str]] = []
     with open_bytes(path) as stream:
         for line in lines(stream):
             try:
@@ -28,19 +29,31 @@ def read_pairs(path: Path, source: str, target: str) -> list[tuple[str, str]]:
                 raise DataError("not UTF-8", where=f"{path}:{line.number}") from error
             if not text.strip():
                 continue
-            columns = text.split("\t")
-            if len(columns) != 2:
+            found = text.split("\t")
+            if len(found) != columns:
                 raise DataError(
-                    f"{len(columns)} column{'s' * (len(columns) != 1)} where two are needed",
+                    f"{len(found)} column{'s' * (len(found) != 1)} where {_NUMBERS[columns]} are needed",
                     where=f"{path}:{line.number}",
-                    hint=f"write `{source} sentence<TAB>{target} sentence`; two files become one with "
-                    f"`paste {source}.txt {target}.txt > pairs.tsv`",
+                    hint=form,
                 )
-            first, second = map(normalise, columns)
-            if first and second:
-                pairs.append((first, second))
-            if len(pairs) >= MAX_PAIRS:
-                break
+            parts = tuple(map(normalise, found))
+            if all(parts):
+                yield parts
+
+
+_NUMBERS = {2: "two", 3: "three"}
+
+
+def read_pairs(path: Path, source: str, target: str) -> list[tuple[str, str]]:
+    """(source, target) of the first MAX_PAIRS lines with two filled columns; blank lines are passed over.
+
+    DataError for a line with another number of columns, for no pair at all, and for columns in the wrong order.
+    """
+    form = (
+        f"write `{source} sentence<TAB>{target} sentence`; two files become one with "
+        f"`paste {source}.txt {target}.txt > pairs.tsv`"
+    )
+    pairs = [(first, second) for first, second in islice(filled_columns(path, 2, form), MAX_PAIRS)]
     if not pairs:
         raise DataError(f"`{path}` holds no pair of sentences")
     _check_order(pairs, source, target, path)

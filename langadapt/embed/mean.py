@@ -2,14 +2,19 @@
 
 from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
-from langadapt.embed.rowmap import InitInputs, RowMap, RowMapBuilder
+from langadapt.embed.builder import RowMapBuilder
+from langadapt.embed.inputs import InitInputs
+from langadapt.embed.rowmap import RowMap
 
 
 class Options(BaseOptions):
     """This method has no options."""
 
 
-@method(cite="Hewitt 2021, Initializing New Word Embeddings for Pretrained Language Models")
+@method(
+    laws=("linear", "convex", "local"),
+    cite="Hewitt 2021, Initializing New Word Embeddings for Pretrained Language Models",
+)
 def mean(inputs: InitInputs, options: Options) -> RowMap:
     """Row of every new token = mean of the rows of all old text tokens.
 

@@ -7,7 +7,9 @@ from pydantic import Field
 
 from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
-from langadapt.embed.rowmap import InitInputs, RowMap, RowMapBuilder
+from langadapt.embed.builder import RowMapBuilder
+from langadapt.embed.inputs import InitInputs
+from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import pieces_of
 
 
@@ -24,7 +26,11 @@ class Options(BaseOptions):
     """Leave a lone space piece out; many tokens share it, which inflates the head's soft-max."""
 
 
-@method(needs=("base_tokenizer",), cite="AdaptiVocab (Nakash et al. 2025), exponential weights")
+@method(
+    needs=("base_tokenizer",),
+    laws=("linear", "convex", "local"),
+    cite="AdaptiVocab (Nakash et al. 2025), exponential weights",
+)
 def position_weighted(inputs: InitInputs, options: Options) -> RowMap:
     """A causal model meets the end of a word last when it reads, and must begin the word when it writes.
 

@@ -4,7 +4,9 @@ from pydantic import Field
 
 from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
-from langadapt.embed.rowmap import InitInputs, RowMap, RowMapBuilder
+from langadapt.embed.builder import RowMapBuilder
+from langadapt.embed.inputs import InitInputs
+from langadapt.embed.rowmap import RowMap
 
 
 class Options(BaseOptions):
@@ -14,7 +16,7 @@ class Options(BaseOptions):
     """Standard deviations of the old rows in each dimension; 1 draws rows as different as old ones are."""
 
 
-@method(cite="the usual baseline; moments as in Hewitt 2021, without covariance")
+@method(laws=("linear", "local"), cite="the usual baseline; moments as in Hewitt 2021, without covariance")
 def random(inputs: InitInputs, options: Options) -> RowMap:
     """Each dimension is normal with the mean and standard deviation of the old text rows in that dimension.
 

@@ -1,51 +1,34 @@
 """New rows as sums of old rows: one sparse map that can be applied, explained, stored, and applied again elsewhere.
 
-Every method gives a map A with one line a new token; the new rows are A times the old table. Column `old_rows`, one
+Most methods give a map A with one line a new token; the new rows are A times the old table. Column `old_rows`, one
 past the last row, stands for the mean of the population (all rows of text tokens), so that "the mean of everything"
 is one entry and not fifty thousand. A line may ask for noise on top: `noise` times the population's standard
-deviation in each dimension, times normal numbers from a stream of its own.
+deviation in each dimension, times normal numbers from a stream of its own; a `correlated` line has noise with the
+population's covariance instead. Rows that come from another space have no entries in A, see dense.py.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 
-from langadapt.core.errors import DataError, LangadaptError
+from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_lines, write_json_lines
-from langadapt.core.rng import stream_key
-from langadapt.core.types import NewToken
+from langadapt.embed.dense import Dense
+from langadapt.embed.inputs import Floats, Ints
+from langadapt.embed.moments import covariance_factor, mean_and_deviation
 from langadapt.model.save import saving
 
-Role = Literal["input", "head", "tied"]
-Floats = np.ndarray[Any, np.dtype[np.float32]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 MAP_FILE = "row_map.safetensors"
 PROVENANCE_FILE = "provenance.jsonl"
-# 4,096 lines x 4 pieces x 4,096 dimensions x 4 bytes = 268 MB at the most while applying a map.
+# Rows that are gathered at a time while a map is applied: 64 million numbers of 4 bytes. A longer line is one block.
+_BLOCK_VALUES = 64_000_000
 _LINES_AT_A_TIME = 4096
-
-
-class Vocabulary(Protocol):
-    """What a method may ask of the base tokenizer."""
-
-    def spell(self, content: bytes) -> list[int]: ...
-    def bytes_of(self, id: int) -> bytes: ...
-    def piece(self, id: int) -> str: ...
-
-
-@dataclass(frozen=True)
-class InitInputs:
-    """What a method gets. `role` says which table the rows are for; `population` are the ids of text tokens."""
-
-    base: Vocabulary
-    new_tokens: Sequence[NewToken]
-    old_rows: int
-    population: Ints
-    role: Role = "tied"
-    seed: int = 0
+# Lines of correlated noise are multiplied in blocks of one shape, so that a row does not depend on its neighbours.
+_NOISE_LINES = 64
 
 
 @dataclass(frozen=True)
@@ -53,6 +36,7 @@ class RowMap:
     """Lines in order of new id. `indptr`, `indices`, `values` are CSR over old rows and the mean column.
 
     `noise` [n] is 0 for lines without noise; `noise_keys` [n, 2] are the two halves of each line's Philox key.
+    A line is either sparse or belongs to one of the `dense` parts.
     """
 
     new_ids: Ints
@@ -62,8 +46,10 @@ class RowMap:
     indices: Ints
     values: Floats
     noise: Floats
+    correlated: "np.ndarray[Any, np.dtype[np.bool_]]"
     noise_keys: "np.ndarray[Any, np.dtype[np.uint64]]"
     provenance: tuple[Mapping[str, Any], ...] = field(repr=False)
+    dense: tuple[Dense, ...] = ()
 
     def apply(self, table: Floats) -> Floats:
         """New rows [n, width] in float32 from an old table [old_rows, width] in float32."""
@@ -71,38 +57,65 @@ class RowMap:
             raise DataError(f"the row map is for a table of {self.old_rows:,} rows, this one has {table.shape[0]:,}")
         rows = np.zeros((len(self.new_ids), table.shape[1]), dtype=np.float32)
         mean, deviation = self._moments(table)
-        for start in range(0, len(self.new_ids), _LINES_AT_A_TIME):
-            stop = min(start + _LINES_AT_A_TIME, len(self.new_ids))
+        for start, stop in self._blocks(table.shape[1]):
             first, last = self.indptr[start], self.indptr[stop]
             columns = self.indices[first:last]
             parts = np.where((columns == self.old_rows)[:, None], mean, table[np.minimum(columns, self.old_rows - 1)])
             parts *= self.values[first:last, None]
-            # every line has at least one entry, which reduceat needs
-            rows[start:stop] = np.add.reduceat(parts, self.indptr[start:stop] - first, axis=0)
-        for line in np.flatnonzero(self.noise):
-            low, high = (int(half) for half in self.noise_keys[line])
-            random = np.random.Generator(np.random.Philox(key=low | high << 64))
-            rows[line] += self.noise[line] * deviation * random.standard_normal(table.shape[1], dtype=np.float32)
+            # reduceat needs an entry in every line
+            filled = start + np.flatnonzero(np.diff(self.indptr[start : stop + 1]))
+            if len(filled):
+                rows[filled] = np.add.reduceat(parts, self.indptr[filled] - first, axis=0)
+        for part in self.dense:
+            part.put_rows(rows)
+        self._add_noise(rows, table, mean, deviation)
         return rows
 
+    def _blocks(self, width: int) -> list[tuple[int, int]]:
+        """Ranges of lines that fit in memory together."""
+        most = max(1, _BLOCK_VALUES // width)
+        found, start, lines = [], 0, len(self.new_ids)
+        while start < lines:
+            stop = int(np.searchsorted(self.indptr, self.indptr[start] + most, side="right")) - 1
+            stop = min(lines, max(stop, start + 1), start + _LINES_AT_A_TIME)
+            found.append((start, stop))
+            start = stop
+        return found
+
     def _moments(self, table: Floats) -> tuple[Floats, Floats]:
-        """Mean and standard deviation in each dimension over the population, summed in float64."""
-        width = table.shape[1]
-        if not (len(self.new_ids) and ((self.indices == self.old_rows).any() or self.noise.any())):
-            return np.zeros(width, np.float32), np.zeros(width, np.float32)
-        total, squares = np.zeros(width), np.zeros(width)
-        chunks = np.array_split(self.population, max(1, len(self.population) // 8192))
-        for chunk in chunks:
-            total += table[chunk].sum(axis=0, dtype=np.float64)
-        mean = total / len(self.population)
-        for chunk in chunks:
-            squares += ((table[chunk] - mean) ** 2).sum(axis=0)
-        return mean.astype(np.float32), np.sqrt(squares / len(self.population)).astype(np.float32)
+        """Mean and standard deviation in each dimension over the population, if any line asks for them."""
+        if not ((self.indices == self.old_rows).any() or self.noise.any()):
+            return np.zeros(table.shape[1], np.float32), np.zeros(table.shape[1], np.float32)
+        mean, deviation = mean_and_deviation(table, self.population)
+        return mean.astype(np.float32), deviation.astype(np.float32)
+
+    def _add_noise(self, rows: Floats, table: Floats, mean: Floats, deviation: Floats) -> None:
+        for line in np.flatnonzero((self.noise != 0) & ~self.correlated).tolist():
+            rows[line] += self.noise[line] * deviation * self._draw(line, table.shape[1])
+        lines = np.flatnonzero((self.noise != 0) & self.correlated)
+        if not len(lines):
+            return
+        factor = covariance_factor(table, self.population, mean.astype(np.float64))
+        for start in range(0, len(lines), _NOISE_LINES):
+            block = lines[start : start + _NOISE_LINES]
+            draws = np.zeros((_NOISE_LINES, table.shape[1]), dtype=np.float32)
+            for place, line in enumerate(block.tolist()):
+                draws[place] = self._draw(line, table.shape[1])
+            rows[block] += self.noise[block, None] * (draws @ factor)[: len(block)]
+
+    def _draw(self, line: int, width: int) -> Floats:
+        """Standard normal numbers of a line's own stream."""
+        low, high = (int(half) for half in self.noise_keys[line])
+        random = np.random.Generator(np.random.Philox(key=low | high << 64))
+        return random.standard_normal(width, dtype=np.float32)
 
     def apply_bias(self, bias: Floats) -> Floats:
-        """Biases of the new tokens: b' = A b, without noise."""
-        calm = RowMap(**{**vars(self), "noise": np.zeros_like(self.noise)})
-        return calm.apply(bias[:, None])[:, 0]
+        """Biases of the new tokens: b' = A b, without noise; the mean for dense lines, which have no A."""
+        calm = replace(self, noise=np.zeros_like(self.noise), dense=())
+        found: Floats = calm.apply(bias[:, None])[:, 0]
+        for part in self.dense:
+            found[part.lines] = bias[self.population].mean()
+        return found
 
     def column_mass(self) -> "np.ndarray[Any, np.dtype[np.float64]]":
         """Sum of each old row's weights over all lines [old_rows]; the mean column is spread over the population."""
@@ -116,99 +129,54 @@ class RowMap:
         """Are all weights non-negative, and each line's sum 1, without noise? Then the head-mass bound holds."""
         if not len(self.new_ids):
             return True
+        if self.dense or not np.diff(self.indptr).all():
+            return False
         sums = np.add.reduceat(self.values.astype(np.float64), self.indptr[:-1])
         return bool((self.values >= 0).all() and np.allclose(sums, 1, atol=1e-5) and not self.noise.any())
+
+    def mean_lines(self) -> int:
+        """Lines that are nothing but the mean row."""
+        single = np.diff(self.indptr) == 1
+        return int((self.indices[self.indptr[:-1][single]] == self.old_rows).sum())
+
+    def reasons(self) -> dict[str, int]:
+        """How many lines there are for each reason in the provenance, the commonest first; 20 at the most."""
+        return dict(Counter(str(note["why"]) for note in self.provenance).most_common(20))
 
     def duplicates(self) -> list[list[int]]:
         """Groups of new ids whose rows come out equal, because they are the same sum."""
         groups: dict[bytes, list[int]] = {}
+        dense = {
+            int(line): b"%d:" % number + row.tobytes()
+            for number, part in enumerate(self.dense)
+            for line, row in zip(part.lines, part.vectors, strict=True)
+        }
         for line, id in enumerate(self.new_ids.tolist()):
             if self.noise[line]:
                 continue
             part = slice(self.indptr[line], self.indptr[line + 1])
             order = np.lexsort((self.values[part], self.indices[part]))
             key = self.indices[part][order].tobytes() + self.values[part][order].tobytes()
-            groups.setdefault(key, []).append(id)
+            groups.setdefault(dense.get(line, key), []).append(id)
         return [group for group in groups.values() if len(group) > 1]
 
 
-class RowMapBuilder:
-    """Collects one line a new token, in any order; `build` sorts by id and checks that none is missing."""
-
-    def __init__(self, inputs: InitInputs, method: str) -> None:
-        self._inputs = inputs
-        self._method = method
-        self._lines: dict[int, tuple[list[int], list[float], float, dict[str, Any]]] = {}
-
-    def mean(self, token: NewToken, pieces: Sequence[int], why: str) -> None:
-        """The plain average of some old rows."""
-        self.weighted(token, pieces, [1.0] * len(pieces), why)
-
-    def weighted(self, token: NewToken, pieces: Sequence[int], weights: Sequence[float], why: str) -> None:
-        """A weighted average of some old rows; weights are scaled to sum 1 here."""
-        total = sum(weights)
-        if not pieces or len(pieces) != len(weights) or not total > 0 or min(weights) < 0:
-            raise LangadaptError(f"`{self._method}` gave no usable weights for the token `{token.piece}`")
-        self._add(token, list(pieces), [weight / total for weight in weights], 0.0, why)
-
-    def fallback(self, token: NewToken, why: str) -> None:
-        """The mean of all text rows, for a token that the method cannot build."""
-        self._add(token, [self._inputs.old_rows], [1.0], 0.0, why)
-
-    def drawn(self, token: NewToken, scale: float, why: str) -> None:
-        """The mean of all text rows plus noise of `scale` standard deviations in each dimension."""
-        self._add(token, [self._inputs.old_rows], [1.0], scale, why)
-
-    def _add(self, token: NewToken, ids: list[int], weights: list[float], noise: float, why: str) -> None:
-        if token.id in self._lines:
-            raise LangadaptError(f"`{self._method}` gave token {token.id} two rows")
-        pieces = [self._inputs.base.piece(id) for id in ids if id != self._inputs.old_rows]
-        note = {
-            "id": token.id,
-            "piece": token.piece,
-            "hex": token.content.hex(),
-            "method": self._method,
-            "why": why,
-            "pieces": pieces,
-        }
-        self._lines[token.id] = (ids, weights, noise, note)
-
-    def build(self) -> RowMap:
-        """The finished map; an error of the method if a token has no line."""
-        tokens = sorted(self._inputs.new_tokens, key=lambda token: token.id)
-        missing = [token.piece for token in tokens if token.id not in self._lines]
-        if missing:
-            raise LangadaptError(f"`{self._method}` gave no row to {len(missing)} tokens, such as `{missing[0]}`")
-        lines = [self._lines[token.id] for token in tokens]
-        keys = [
-            stream_key(self._inputs.seed, "row", self._inputs.role, token.content.hex()) if line[2] else 0
-            for token, line in zip(tokens, lines, strict=True)
-        ]
-        low = 2**64 - 1
-        return RowMap(
-            new_ids=np.array([token.id for token in tokens], dtype=np.int64),
-            old_rows=self._inputs.old_rows,
-            population=self._inputs.population,
-            indptr=np.cumsum([0, *(len(line[0]) for line in lines)], dtype=np.int64),
-            indices=np.array([id for line in lines for id in line[0]], dtype=np.int64),
-            values=np.array([weight for line in lines for weight in line[1]], dtype=np.float32),
-            noise=np.array([line[2] for line in lines], dtype=np.float32),
-            noise_keys=np.array([(key & low, key >> 64) for key in keys], dtype=np.uint64).reshape(-1, 2),
-            provenance=tuple(line[3] for line in lines),
-        )
-
-
-_ARRAYS = ("new_ids", "population", "indptr", "indices", "values", "noise", "noise_keys")
+_ARRAYS = ("new_ids", "population", "indptr", "indices", "values", "noise", "correlated", "noise_keys")
 
 
 def save_maps(maps: Mapping[str, RowMap], folder: Path) -> None:
-    """Write `row_map.safetensors` (arrays named `<table>.<array>`) and `provenance.jsonl`; tables: input, head."""
+    """Write `row_map.safetensors` and `provenance.jsonl`; tables: input, head.
+
+    Arrays are named `<table>.<array>`, those of dense parts `<table>.dense.<number>.<array>`.
+    """
     from safetensors.numpy import save_file
 
     arrays: dict[str, Any] = {}
     for table, rows in sorted(maps.items()):
         arrays |= {f"{table}.{name}": np.ascontiguousarray(getattr(rows, name)) for name in _ARRAYS}
         arrays[f"{table}.old_rows"] = np.array([rows.old_rows], dtype=np.int64)
+        for number, part in enumerate(rows.dense):
+            arrays |= {f"{table}.dense.{number}.{name}": value for name, value in part.arrays().items()}
     with saving(folder / MAP_FILE):
         save_file(arrays, folder / MAP_FILE)
     notes = [{"table": table, **note} for table, rows in sorted(maps.items()) for note in rows.provenance]
@@ -227,7 +195,23 @@ def load_maps(folder: Path) -> dict[str, RowMap]:
         notes.setdefault(str(note.pop("table")), []).append(note)
     maps = {}
     for table in sorted({name.partition(".")[0] for name in arrays}):
-        fields = {name: arrays[f"{table}.{name}"] for name in _ARRAYS}
-        old_rows = int(arrays[f"{table}.old_rows"][0])
-        maps[table] = RowMap(old_rows=old_rows, provenance=tuple(notes.get(table, [])), **fields)
+        own = {name.removeprefix(f"{table}."): value for name, value in arrays.items() if name.startswith(f"{table}.")}
+        # maps of version 0.1.0 knew no correlated noise
+        own.setdefault("correlated", np.zeros(len(own["new_ids"]), dtype=np.bool_))
+        maps[table] = RowMap(
+            old_rows=int(own["old_rows"][0]),
+            provenance=tuple(notes.get(table, [])),
+            dense=_dense_parts(own),
+            **{name: own[name] for name in _ARRAYS},
+        )
     return maps
+
+
+def _dense_parts(arrays: Mapping[str, Any]) -> tuple[Dense, ...]:
+    parts: dict[int, dict[str, Any]] = {}
+    for name, value in arrays.items():
+        kind, _, rest = name.partition(".")
+        if kind == "dense":
+            number, _, array = rest.partition(".")
+            parts.setdefault(int(number), {})[array] = value
+    return tuple(Dense.of(parts[number]) for number in sorted(parts))

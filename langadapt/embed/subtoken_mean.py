@@ -2,7 +2,9 @@
 
 from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
-from langadapt.embed.rowmap import InitInputs, RowMap, RowMapBuilder
+from langadapt.embed.builder import RowMapBuilder
+from langadapt.embed.inputs import InitInputs
+from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import pieces_of
 
 
@@ -13,7 +15,11 @@ class Options(BaseOptions):
     """Leave a lone space piece out of the average; many tokens share it, which inflates the head's soft-max."""
 
 
-@method(needs=("base_tokenizer",), cite="Gee et al. 2022, Fast Vocabulary Transfer for Language Model Compression")
+@method(
+    needs=("base_tokenizer",),
+    laws=("linear", "convex", "local"),
+    cite="Gee et al. 2022, Fast Vocabulary Transfer for Language Model Compression",
+)
 def subtoken_mean(inputs: InitInputs, options: Options) -> RowMap:
     """Row of a new token = mean of the rows of its pieces under the base tokenizer.
 

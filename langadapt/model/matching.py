@@ -1,6 +1,7 @@
 """How the tokens of a new tokenizer relate to the rows of a model's table."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,35 @@ def match(base: TokenTable, new: TokenTable, *, base_rows: int) -> TokenMatch:
     return TokenMatch(
         base_rows, rows, kept, _new(new, kept, told), dropped, renumbered, dict(sorted(pairs.tiers.items()))
     )
+
+
+def with_less_overlap(found: TokenMatch, base: TokenTable, new: TokenTable, *, same_string: bool) -> TokenMatch:
+    """The same match where fewer text tokens keep their rows: those of the same string, or none at all.
+
+    Published methods compare strings (a space marker of one family counts as that of the other), and some make a row
+    for every token. Special and added tokens keep theirs.
+    """
+
+    def stays(old: int, id: int) -> bool:
+        if base.kind_of(old) != "text" or new.kind_of(id) != "text":
+            return True
+        return same_string and _bare(base.piece(old)) == _bare(new.piece(id))
+
+    kept = {old: id for old, id in found.kept.items() if stays(old, id)}
+    gone = tuple(sorted(set(found.dropped) | (found.kept.keys() - kept.keys())))
+    tokens = {token.id: token for token in found.new_tokens}
+    made = _new(new, kept, {})
+    return replace(
+        found,
+        kept=kept,
+        new_tokens=tuple(tokens.get(token.id, token) for token in made),
+        dropped=gone,
+        tiers={"string" if same_string else "special": len(kept)},
+    )
+
+
+def _bare(piece: str) -> str:
+    return piece.replace("Ġ", "▁")
 
 
 def _new(table: TokenTable, kept: Mapping[int, int], told: Mapping[int, dict[str, Any]]) -> tuple[NewToken, ...]:

@@ -1,13 +1,15 @@
 """Give every new token a row in the embedding tables, and check the saved model"""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import Flag, ModelInput, StepConfig, TokenizerInput, validate
+from langadapt.core.config import AnyInput, CorpusInput, Flag, ModelInput, StepConfig, TokenizerInput, validate
 from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.registry import Method, load_method
@@ -40,6 +42,30 @@ class Config(StepConfig):
     method_options: dict[str, Any] = Field(default_factory=dict)
     """Options of the method, e.g. `method_options.skip_bare_space=false`."""
 
+    corpus: CorpusInput | None = None
+    """Text in the new language, for methods that learn from text: a corpus artifact or plain files."""
+
+    vectors: CorpusInput | None = None
+    """Word vectors of the new language: .vec, .bin of fastText, or text to train them on; by default `corpus`."""
+
+    base_vectors: CorpusInput | None = None
+    """Word vectors of a language that the base model knows, or text in it to train them on."""
+
+    dictionary: AnyInput | None = None
+    """Word pairs, `base word<TAB>new word` a line."""
+
+    helper: ModelInput | None = None
+    """A model that has the new tokenizer: a folder, a .gguf file or a hub id."""
+
+    parallel: AnyInput | None = None
+    """Sentence pairs, `base sentence<TAB>new sentence` a line."""
+
+    counts: AnyInput | None = None
+    """Counts of token pairs, `base token<TAB>new token<TAB>count` a line."""
+
+    overlap: Literal["bytes", "string", "special"] = "bytes"
+    """Tokens of a replaced tokenizer that keep their rows: of the same bytes, of the same string, or special ones."""
+
     head_method: str | None = None
     """Another method for the head of a model whose head is a table of its own; the same method if not given."""
 
@@ -51,15 +77,17 @@ def run(config: Config, out: Output) -> Artifact:
     """Build the rows, write the model folder, check what was written."""
     from langadapt.embed.assemble import assemble, layout
     from langadapt.embed.checks import check_saved
-    from langadapt.embed.rowmap import InitInputs, save_maps
+    from langadapt.embed.inputs import InitInputs
+    from langadapt.embed.rowmap import save_maps
     from langadapt.model.facts import model_facts
     from langadapt.model.matching import match
     from langadapt.model.row_origin import write_origin
     from langadapt.model.tables import check_values, open_tables
     from langadapt.model.token_table import TokenTable
+    from langadapt.steps._init_given import given_by, stored_table
 
     given, tokenizer = _one(out.inputs, "model"), _one(out.inputs, "tokenizer")
-    methods = _methods(config)
+    methods = _methods(config, out.inputs)
     tables = open_tables(given.path)
     check_values(tables)
     if config.head_method is not None and tables.tied:
@@ -67,8 +95,11 @@ def run(config: Config, out: Output) -> Artifact:
             f"`head_method` has no use: `{given.given}` has one table for input and head",
             hint="leave it out, or give the method in `method`",
         )
-    tokens = match(tables.tokens, TokenTable.from_folder(tokenizer.path), base_rows=tables.rows)
+    target = TokenTable.from_folder(tokenizer.path)
+    tokens = _with_overlap(match(tables.tokens, target, base_rows=tables.rows), tables.tokens, target, config)
     _say_match(tokens, tables.tokens, out)
+    _say_unused(methods, out)
+    sources = given_by(out, tables, target)
     maps = {}
     for table in ("input",) if tables.tied else ("input", "head"):
         inputs = InitInputs(
@@ -78,6 +109,10 @@ def run(config: Config, out: Output) -> Artifact:
             population=tables.tokens.text_ids(),
             role="tied" if tables.tied else "input" if table == "input" else "head",
             seed=config.seed,
+            kept=tokens.kept,
+            target=target,
+            given=replace(sources, table=partial(stored_table, tables, table)),
+            progress=out.progress,
         )
         method, options = methods[table]
         maps[table] = method(inputs, options)
@@ -89,8 +124,8 @@ def run(config: Config, out: Output) -> Artifact:
     found = check_saved(tables, out.folder, plan, maps, out.progress)
     if found.duplicate_rows and config.method != "mean":
         out.progress.note(f"{found.duplicate_rows} new tokens share their row with another until training parts them")
-    unspelled = sum(not note["pieces"] for note in maps["input"].provenance)
-    if unspelled and config.method not in ("mean", "random"):
+    unspelled = maps["input"].mean_lines()
+    if unspelled and not maps["input"].noise.any() and config.method != "mean":
         out.progress.warn(f"{unspelled} new tokens have no old pieces; they got the mean row (see provenance.jsonl)")
     facts = {
         **model_facts(out.folder),
@@ -103,11 +138,35 @@ def run(config: Config, out: Output) -> Artifact:
         "padding_rows": len(plan.padding),
         "duplicate_rows": found.duplicate_rows,
         "without_pieces": unspelled,
+        "reasons": maps["input"].reasons(),
         "head_mass_nats_mean": found.head_mass_mean,
         "head_mass_nats_highest": found.head_mass_highest,
         "checks": len(found.checks),
     }
     return out.commit(facts)
+
+
+def _with_overlap(found: "TokenMatch", base: "TokenTable", new: "TokenTable", config: Config) -> "TokenMatch":
+    """The match with as many rows to be made as `overlap` asks for; ConfigError where ids did not move."""
+    from langadapt.model.matching import with_less_overlap
+
+    if config.overlap == "bytes":
+        return found
+    if not found.renumbered:
+        raise ConfigError(
+            "this tokenizer extends the base's: all its tokens keep their rows",
+            where="overlap",
+            hint="leave `overlap` out; it is for tokenizers that replace the base's",
+        )
+    return with_less_overlap(found, base, new, same_string=config.overlap == "string")
+
+
+def _say_unused(methods: Mapping[str, tuple[Method, Any]], out: Output) -> None:
+    from langadapt.embed.inputs import unused
+
+    needs = [need for method, _ in methods.values() for need in method.facts.needs]
+    for name in unused(needs, out.inputs):
+        out.progress.warn(f"`{name}` was given, and `{methods['input'][0].name}` does not look at it")
 
 
 def _say_match(tokens: "TokenMatch", base: "TokenTable", out: Output) -> None:
@@ -127,14 +186,21 @@ def _say_match(tokens: "TokenMatch", base: "TokenTable", out: Output) -> None:
         out.progress.warn(f"{len(special)} special tokens of the base are not in the new tokenizer, such as {shown}")
 
 
-def _methods(config: Config) -> dict[str, tuple[Method, Any]]:
-    """Method and options per table. With two methods, the options belong to the first."""
+def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
+    """Method and options per table. With two methods, the options belong to the first.
+
+    ConfigError if a method needs what was not given.
+    """
+    from langadapt.embed.inputs import check_needs
+
     method = load_method("embed", config.method)
     options = validate(method.options, config.method_options, what=f"options of `{method.name}`")
     chosen = {"input": (method, options), "head": (method, options)}
     if config.head_method is not None and config.head_method != config.method:
         head = load_method("embed", config.head_method)
         chosen["head"] = (head, head.options())
+    for chosen_method, _ in chosen.values():
+        check_needs(chosen_method.name, chosen_method.facts.needs, given)
     return chosen
 
 
@@ -147,7 +213,7 @@ def _one(inputs: Mapping[str, Any], name: str) -> Input:
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Size of the new model from the headers of the base and the number of new tokens."""
-    _methods(config)
+    _methods(config, inputs)
     model, tokenizer = _one(inputs, "model"), _one(inputs, "tokenizer")
     base = _model_facts(model)
     size = _new_size(model, tokenizer, base)

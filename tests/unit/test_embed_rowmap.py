@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from langadapt.core.errors import DataError, LangadaptError
 from langadapt.core.rng import stream_key
 from langadapt.core.types import NewToken
+from langadapt.embed.builder import RowMapBuilder
+from langadapt.embed.inputs import InitInputs, Role
 from langadapt.embed.position_weighted import Options as Weighted
 from langadapt.embed.position_weighted import position_weighted
 from langadapt.embed.random import Options as Drawn
 from langadapt.embed.random import random
-from langadapt.embed.rowmap import InitInputs, Role, RowMap, RowMapBuilder, load_maps, save_maps
+from langadapt.embed.rowmap import RowMap, load_maps, save_maps
 from langadapt.embed.subtoken_mean import Options as Plain
 from langadapt.embed.subtoken_mean import subtoken_mean
 

@@ -1,0 +1,90 @@
+"""What init-embeddings hands to a method: each input opened when the method first asks for it, and once only."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING
+
+from langadapt.core.artifact import Output
+from langadapt.core.inputs import Input
+from langadapt.embed.inputs import Given
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+    from langadapt.embed.helper import Helper
+    from langadapt.embed.vectors import WordVectors
+    from langadapt.model.tables import Tables
+    from langadapt.model.token_table import TokenTable
+
+_FORMS = {
+    "dictionary": (2, "write `base word<TAB>new word`"),
+    "parallel": (2, "write `base sentence<TAB>new sentence`; `paste a.txt b.txt > pairs.tsv` joins two files"),
+    "counts": (3, "write `base token<TAB>new token<TAB>count`"),
+}
+
+
+def given_by(out: Output, tables: "Tables", target: "TokenTable") -> Given:
+    """How to open what this run was given; the base table itself is the caller's, for it differs for input and head."""
+    there = {name: value for name, value in out.inputs.items() if isinstance(value, Input)}
+
+    def columns(name: str) -> Callable[[], Iterator[tuple[str, ...]]] | None:
+        if name not in there:
+            return None
+        from langadapt.corpus.parallel import filled_columns
+
+        return lambda: filled_columns(there[name].path, *_FORMS[name])
+
+    @cache
+    def helper() -> "Helper":
+        from langadapt.embed.helper import open_helper
+
+        return open_helper(there["helper"].path, target)
+
+    return Given(
+        base_tokenizer=cache(lambda: _tokenizer(tables.tokens)),
+        target_tokenizer=cache(lambda: _tokenizer(target)),
+        corpus=(lambda: _texts(there["corpus"], out)) if "corpus" in there else None,
+        vectors=_vectors(there.get("vectors") or there.get("corpus"), out),
+        base_vectors=_vectors(there.get("base_vectors"), out),
+        helper=helper if "helper" in there else None,
+        dictionary=columns("dictionary"),
+        parallel=columns("parallel"),
+        counts=columns("counts"),
+        digests={name: value.digest for name, value in there.items()},
+    )
+
+
+def stored_table(tables: "Tables", name: str) -> "torch.Tensor":
+    """Input table or head as it is stored; memory is taken for rows that are looked at."""
+    stored = tables.stored.head if name == "head" and tables.stored.head is not None else tables.stored.input
+    return tables.weights.read(stored)
+
+
+def _tokenizer(tokens: "TokenTable") -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    from langadapt.core.boundary import Reading
+
+    with Reading(f"`{tokens.folder}/tokenizer.json` cannot be loaded"):
+        return Tokenizer.from_file(str(tokens.folder / "tokenizer.json"))
+
+
+def _texts(corpus: Input, out: Output) -> Iterator[str]:
+    from langadapt.corpus.store import documents
+
+    for document in out.progress.track(documents(corpus.path), f"reading {corpus.given}", unit="documents"):
+        yield document.text
+
+
+def _vectors(given: Input | None, out: Output) -> "Callable[[], WordVectors] | None":
+    if given is None:
+        return None
+
+    @cache
+    def opened() -> "WordVectors":
+        from langadapt.embed.vectors import open_vectors
+
+        return open_vectors(given.path, given.digest, lambda: _texts(given, out), out.progress)
+
+    return opened
