@@ -12,7 +12,6 @@ ratio and the peak memory; nothing passes or fails by speed.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from langadapt.core.host import peak_memory_bytes
 from langadapt.model.load import resolve
 
 SIZE = 8000
@@ -124,7 +124,7 @@ def child(which: str, model: str, target: str, guard: str) -> None:
     found = {
         "wall": time.perf_counter() - began,
         "processor": time.process_time() - processor,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "memory": peak_memory_bytes(),
         "tokens": tokens,
     }
     print(json.dumps(found))

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,3 +259,11 @@ def test_a_result_inside_its_own_input_is_refused(tmp_path: Path, monkeypatch: p
         perform(TOY, Config(text="."), Path("out"))
     assert [path.name for path in (tmp_path / "texts").iterdir()] == ["a.txt"]
     assert perform(TOY, Config(text="."), Path("../out")).state == "new"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux says it for one program")
+def test_the_peak_of_a_small_program_is_its_own_whoever_started_it() -> None:
+    code = "from langadapt.core.host import peak_memory_bytes as peak; print(peak())"
+    held = b"x" * 400_000_000  # written to, so that it is resident
+    peak = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    assert 5_000_000 < peak < 200_000_000 < len(held)
