@@ -78,15 +78,9 @@ def run(config: Config, out: Output) -> Artifact:
     rows = table_rows(model.path, base)
     base_loaded = load_tokenizer(model.path)
     loaded.insist_on_the_file(base_loaded, base)
-    if config.mode != "append":
-        slots.insist_on_ids(base, family)
-    if config.mode == "same-size":
-        slots.insist_on_bpe(family, "old tokens can be given up")
     if config.size == "auto":
-        slots.insist_on_bpe(family, "size `auto` works", leave_out="`--size auto`")
+        slots.insist_on_nested(family)
     scripts = scripts_of(config, corpora, guards, out)
-    if scripts:
-        slots.insist_on_bpe(family, "guard_rule `script` works")
     met: set[str] = set()
     target = target_of(base, corpora, config, met, out)
     guard = guard_of(base, base_loaded, guards, config.max_guard_bytes, out, met)

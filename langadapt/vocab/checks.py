@@ -13,7 +13,7 @@ from langadapt.core.rng import stream
 from langadapt.vocab.family import Family
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.scripts import only_in
-from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
+from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all, stand_in
 
 _SHOWN = 10
 _SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens", "truncation", "padding")
@@ -65,6 +65,7 @@ def file_checks(
         special_ids_added(start, new),
         guarded_words_kept(base, new, guard),
         same_round_trip(base, new, fuzz_texts(list(start.added))),
+        *([] if base.unknown is None else [still_spelled(base, new, words)]),
         *family.checks(new, words),
     ]
 
@@ -89,6 +90,7 @@ def ids_kept(
     ]
     broken += [f"`{piece}` was given up and is there" for piece in gone if piece in after]
     fresh = sorted(number for piece, number in after.items() if piece not in before)
+    broken += [f"id {id} was given up for nothing" for id in ids or () if stand_in(id) in after]
     if ids is not None and fresh != sorted(ids):
         broken.append(f"{len(fresh)} new tokens do not have the {len(ids)} ids that were given up for them")
     if ids is None and fresh != list(range(base.next_id, base.next_id + len(fresh))):
@@ -188,6 +190,14 @@ def only_joins(base: TokenizerFile, new: TokenizerFile, family: Family, words: M
         if not old.issuperset(itertools.accumulate(lengths[number] for number in after)):
             broken.append(f"`{word}`: {before} -> {after}")
     return Outcome("only_joins", len(types), tuple(broken))
+
+
+def still_spelled(base: TokenizerFile, new: TokenizerFile, words: Mapping[str, int]) -> Outcome:
+    """Words that the base can read did not become unknown."""
+    types = sorted(words)
+    pairs = zip(types, encode_all(base.model_stage(), types), encode_all(new.model_stage(), types), strict=True)
+    broken = tuple(word for word, before, after in pairs if base.unknown in after and base.unknown not in before)
+    return Outcome("still_spelled", len(types), broken)
 
 
 def same_round_trip(base: TokenizerFile, new: TokenizerFile, texts: Sequence[str]) -> Outcome:

@@ -24,8 +24,10 @@ from langadapt.model.spelling import Spelling
 from langadapt.vocab.checks import Outcome
 from langadapt.vocab.family import Growth, Wish
 from langadapt.vocab.guard import Guard
+from langadapt.vocab.letters import is_closed
 from langadapt.vocab.merging import Learned, PairLearner
 from langadapt.vocab.rules import JoinRules, keeps_digits_apart
+from langadapt.vocab.scripts import only_in
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
 
 # Each round asks for what the last ones lost and a quarter more; what is over is cut off.
@@ -70,6 +72,8 @@ class SetFamily:
         self._contents = {
             number: self._spelling.content(piece) for piece, number in base.vocab.items() if piece not in base.added
         }
+        self._mark: str = getattr(base.spelling, "mark", "")
+        self._closed = is_closed(base)
 
     def content(self, piece: str) -> bytes:
         """Bytes that a piece stands for."""
@@ -84,7 +88,8 @@ class SetFamily:
     def grow(self, words: Mapping[str, int], guard: Guard, wish: Wish, progress: Progress) -> Growth:
         """Learn new tokens from words with counts, none of which changes a guarded word."""
         text = Text.of(words)
-        letters = self.harmless([], self.letters(words, wish), guard)[: wish.size]
+        lacking = [one for one in self.letters(words, wish) if self._of_scripts(self.content(one.piece), wish)]
+        letters = self.harmless([], lacking, guard)[: wish.size]
         room, left_out = wish.size - len(letters), Counter[str]()
         permits = self.permits(guard)
         kept: list[Candidate] = []
@@ -141,6 +146,9 @@ class SetFamily:
         """Ids that no new token may be built of."""
         return frozenset() if self._base.unknown is None else frozenset({self._base.unknown})
 
+    def _of_scripts(self, content: bytes, wish: Wish) -> bool:
+        return not wish.scripts or only_in(content, wish.scripts)
+
     def merges_of(self, candidates: Iterable[Candidate]) -> list[Merge]:
         """The candidates as the file takes them, with consecutive ids."""
         return [
@@ -177,7 +185,7 @@ class SetFamily:
             whole = left_bytes + right_bytes
             if left in outside or right in outside or not rules.allow(left_bytes, right_bytes):
                 return False
-            if not self.joinable(whole):
+            if not self.joinable(whole) or whole in wish.never or not self._of_scripts(whole, wish):
                 return False
             if (left, right) in guard.pairs or not permits(self._spelling.piece(whole)):
                 refused.add(whole)
@@ -197,6 +205,29 @@ class SetFamily:
         return self.scored(Proposal(learner.merges, learner.contents, tokens), there)
 
     def settled(
+        self, text: "Text", letters: Sequence[Candidate], candidates: Sequence[Candidate], min_count: int
+    ) -> tuple[list[Candidate], dict[str, int]]:
+        """Drop tokens until each is used `min_count` times and no word of the text became unknown by one."""
+        kept, uses = self._frequent(text, letters, candidates, min_count)
+        while not self._closed and (lost := self._lost(text, [*letters, *kept])):
+            fine = [one for one in kept if not any(one.piece.removeprefix(self._mark) in word for word in lost)]
+            if len(fine) == len(kept):
+                break
+            kept, uses = self._frequent(text, letters, fine, min_count)
+        return kept, uses
+
+    def _lost(self, text: "Text", there: Sequence[Candidate]) -> list[str]:
+        """Words that the base reads and the model with `there` does not."""
+        base, unknown = self._base, self._base.unknown
+        pairs = zip(
+            text.words,
+            encode_all(base.model_stage(), text.words),
+            encode_all(base.model_stage(self.merges_of(there)), text.words),
+            strict=True,
+        )
+        return [word for word, before, after in pairs if unknown in after and unknown not in before]
+
+    def _frequent(
         self, text: "Text", letters: Sequence[Candidate], candidates: Sequence[Candidate], min_count: int
     ) -> tuple[list[Candidate], dict[str, int]]:
         """Drop tokens until each is used `min_count` times; those that hardly come out go first, for their uses go to

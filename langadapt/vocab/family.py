@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Wish:
     """What the new tokens should be like.
 
-    BPE only: `never` are bytes that no new token may stand for; with `scripts` every new token holds a letter of one of
-    them, see scripts.py. With `curve` what each token saves is kept, and 1,000 more are learned for it. With
-    `auto` the size is chosen where more tokens save too little, see curve.py, and `size` is the most that it may be.
+    `never` are bytes that no new token may stand for; with `scripts` every new token holds a letter of one of them, see
+    scripts.py. BPE only: with `curve` what each token saves is kept, and 1,000 more are learned for it; with `auto` the
+    size is chosen where more tokens save too little, see curve.py, and `size` is the most that it may be.
     """
 
     size: int

@@ -1,4 +1,6 @@
-"""Which tokens of a BPE vocabulary can go without changing protected text: unused leaves, the least used first.
+"""Which tokens can go without changing protected text, the least used first; of a BPE vocabulary: unused leaves.
+
+For WordPiece and Unigram see least_used.py; this is about BPE.
 
 A *leaf* is a token that no merge builds on. Giving it up means deleting the merges that make it.
 
@@ -14,16 +16,13 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-
 from langadapt.model.spelling import byte_piece
+from langadapt.vocab import least_used
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.scripts import shown_script
 from langadapt.vocab.slots import Slot
-from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
-
-# Words cut at once: bounds the memory of the library's results.
-_BATCH = 20_000
+from langadapt.vocab.tokenizer_file import TokenizerFile
+from langadapt.vocab.uses import uses_on
 
 
 def freeable(
@@ -35,6 +34,8 @@ def freeable(
     single characters, and tokens that the target's words need `below` times or more. What is given up falls to its two
     parts, so their use grows by its own (frequency of leaves: Purason et al. 2025).
     """
+    if "merges" not in base.model:
+        return least_used.freeable(base, guard, words, size=size, below=below, named=named)
     vocabulary: dict[str, int] = base.model["vocab"]
     kept = set(base.added.values()) | named | set(uses_on(base, dict.fromkeys(guard.words, 1)))
     whole = {base.model.get("unk_token"), *(byte_piece(byte) for byte in range(256))}
@@ -68,17 +69,6 @@ def freeable(
             for part in parts if rank == 0 else ():
                 uses[vocabulary[part]] += count
     return freed
-
-
-def uses_on(base: TokenizerFile, words: Mapping[str, int]) -> Counter[int]:
-    """How often words with counts end with each token."""
-    ordered, model = sorted(words), base.model_stage()
-    totals = np.zeros(base.next_id, np.int64)
-    for start in range(0, len(ordered), _BATCH):
-        part = ordered[start : start + _BATCH]
-        for word, ids in zip(part, encode_all(model, part), strict=True):
-            np.add.at(totals, ids, words[word])
-    return Counter({int(number): int(totals[number]) for number in np.flatnonzero(totals)})
 
 
 def _is_one(content: bytes) -> bool:

@@ -92,6 +92,7 @@ def in_reserve(
     First holes between ids, then spare rows behind the last one (nothing is lost by these), then reserved tokens by
     id. A reserved token stays if a role, a template or the post-processor names it, if a config file names its id, or
     if it was `met` in the target's or the protected text. `pattern` is one more regular expression for whole pieces.
+    Where ids are places in a list (Unigram) there are no holes, and spare rows are taken up to the first that is named.
     """
     try:
         reserved = re.compile("|".join(f"(?:{one})" for one in (*_RESERVED, *([pattern] if pattern else ()))))
@@ -99,6 +100,8 @@ def in_reserve(
         raise ConfigError(f"`reserved_pattern` is no regular expression: {error}") from error
     taken = set(base.pieces.values())
     slots = [Slot(number) for number in range(rows) if number not in taken and number not in named.ids]
+    if isinstance(base.model["vocab"], list):
+        slots = [slot for place, slot in enumerate(slots, base.next_id) if slot.id == place]
     parts = {part for merge in base.merges for part in merge}
     found = sorted((number, piece) for piece, number in base.pieces.items() if reserved.fullmatch(piece))
     stay = {

@@ -9,6 +9,7 @@ from langadapt.vocab.family import Family, Growth, Wish, detect
 from langadapt.vocab.growing import BpeFamily
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
+from langadapt.vocab.wordpiece import inside_stage
 
 
 @dataclass(frozen=True)
@@ -79,26 +80,35 @@ def _placed(growth: Growth, ids: Sequence[int]) -> Growth:
     )
 
 
-def insist_on_ids(base: TokenizerFile, family: Family) -> None:
-    """DataError if ids are places in a list: a token that goes would move all behind it."""
-    if not isinstance(base.model["vocab"], dict):
-        raise DataError(
-            f"new tokens cannot take over ids in a {family.name} tokenizer", where=base.place, hint="leave out `--mode`"
-        )
-
-
-def insist_on_bpe(family: Family, what: str, leave_out: str = "`--mode` and `guard_rule`") -> None:
-    """DataError if a tokenizer is not of the kind that this was built and proved for."""
+def insist_on_nested(family: Family) -> None:
+    """DataError for size `auto` in a family without merges: its n+1 best tokens need not hold the n best ones."""
     if not isinstance(family, BpeFamily):
-        raise DataError(f"{what} in BPE tokenizers only, and this is {family.name}", hint=f"leave out {leave_out}")
+        raise DataError(
+            f"size `auto` works in BPE tokenizers only, and this is {family.name}",
+            hint="give a size, such as `--size 4k`, and compare the bytes per token of two or three sizes",
+        )
 
 
 def splits(base: TokenizerFile, new: TokenizerFile, pieces: Sequence[str]) -> dict[str, list[str]]:
     """What `new` cuts each text into that was one token of `base`; for an added token, its string."""
-    stage = new.model_stage()
-    texts = [base.spelling.piece(piece.encode()) if piece in base.added else piece for piece in pieces]
-    cut = [[str(stage.id_to_token(number)) for number in ids] for ids in encode_all(stage, texts)]
-    return dict(zip(pieces, cut, strict=True))
+    names = {number: piece for piece, number in new.pieces.items()}
+    inside = getattr(new.spelling, "mark", "")
+    found: dict[str, list[str]] = {}
+    for marked in (False, True):
+        here = [piece for piece in pieces if marked == bool(inside and piece[:-1].startswith(inside))]
+        if here:
+            stage = inside_stage(new) if marked else new.model_stage()
+            texts = [_text_of(base, piece)[len(inside) if marked else 0 :] for piece in here]
+            cut = [[names[number] for number in ids] for ids in encode_all(stage, texts)]
+            found |= zip(here, cut, strict=True)
+    return found
+
+
+def _text_of(base: TokenizerFile, piece: str) -> str:
+    """What the model is given for the text of a token; an added one stands at the beginning of a word."""
+    if piece not in base.added:
+        return piece
+    return base.spelling.piece((piece if b"" in base.spelling.word_starts else f" {piece}").encode())
 
 
 def map_lines(

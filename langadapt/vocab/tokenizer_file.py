@@ -103,6 +103,11 @@ class TokenizerFile:
         return pairs
 
     @cached_property
+    def lowest_score(self) -> float:
+        """Unigram: the lowest score of a piece that is no added token; unknown characters cost that much and 10."""
+        return min(float(score) for piece, score in self.model["vocab"] if piece not in self.added)
+
+    @cached_property
     def next_id(self) -> int:
         """The id after the largest one in use, added tokens included."""
         return max(self.pieces.values()) + 1
@@ -158,23 +163,33 @@ class TokenizerFile:
     def without(self, pieces: Collection[str]) -> "TokenizerFile":
         """The same tokenizer without some tokens, added ones too, and without the merges that make them.
 
-        All other ids stay, so the missing ones are holes. Added tokens are named in the vocabulary, see `extended`.
+        All other ids stay, so the missing ones are holes; where ids are places in a list, a stand-in has each. Added
+        tokens are named in the vocabulary, see `extended`.
         """
         if not pieces:
             return self
         gone = set(pieces)
+        added = [token for token in self.spec.get("added_tokens") or [] if token["content"] not in gone]
+        if not isinstance(self.model["vocab"], dict):
+            lowest = self.lowest_score
+            listed = [[stand_in(id), lowest] if entry[0] in gone else entry for id, entry in enumerate(self._scored())]
+            model = self.model | {"vocab": listed}
+            return TokenizerFile(self.spec | {"model": model, "added_tokens": added}, self.place)
         vocab = dict(self.model["vocab"])
         for content, number in self.added.items():
             vocab.setdefault(content, number)
         model = self.model | {"vocab": {piece: number for piece, number in vocab.items() if piece not in gone}}
         if "merges" in model:
             model["merges"] = [[left, right] for left, right in self.merges if left + right not in gone]
-        added = [token for token in self.spec.get("added_tokens") or [] if token["content"] not in gone]
         return TokenizerFile(self.spec | {"model": model, "added_tokens": added}, self.place)
 
     def _grown_model(self, extra: Sequence[Merge]) -> dict[str, Any]:
         if not isinstance(self.model["vocab"], dict):
-            return self.model | {"vocab": [*self._scored(), *([new.piece, new.score] for new in extra)]}
+            listed = self._scored()
+            for new in sorted(extra, key=lambda one: one.id):
+                # an id within the list is one that was given up: its stand-in goes
+                listed[new.id : new.id + 1] = [[new.piece, new.score]]
+            return self.model | {"vocab": listed}
         vocab = dict(self.model["vocab"]) | {merge.piece: merge.id for merge in extra}
         if "merges" not in self.model:
             return self.model | {"vocab": vocab}
@@ -192,6 +207,14 @@ class TokenizerFile:
         lowest = min(entry[1] for entry in vocab)
         behind = sorted((id, content) for content, id in self.added.items() if id >= len(vocab))
         return [*vocab, *([content, lowest] for _, content in behind)]
+
+
+def stand_in(id: int) -> str:
+    """What holds the place of a token that was given up in a list of pieces, until a new token takes it.
+
+    Two characters for private use, which no text has side by side; no digits, for which rules look.
+    """
+    return chr(0xF0000 + id // 1000) + chr(0x100000 + id % 1000)
 
 
 def _parse(text: str, place: str) -> Tokenizer:
@@ -244,10 +267,13 @@ def write(
 def _without(value: Any, gone: set[str]) -> Any:
     """Settings of a tokenizer without the lists' and tables' entries for tokens that are gone.
 
-    transformers would add such a token again, at the end, and the ids would disagree with the model's table.
+    transformers would add such a token again, at the end, and the ids would disagree with the model's table. Its T5
+    class makes as many `<extra_id_N>` as the settings say.
     """
     if isinstance(value, dict):
         kept = {key: item for key, item in value.items() if key not in gone and not _is_gone(item, gone)}
+        if type(kept.get("extra_ids")) is int:
+            kept["extra_ids"] -= sum(piece.startswith("<extra_id_") for piece in gone)
         return {key: _without(item, gone) for key, item in kept.items()}
     if isinstance(value, list):
         return [_without(item, gone) for item in value if not _is_gone(item, gone) and item not in tuple(gone)]

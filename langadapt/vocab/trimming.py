@@ -15,13 +15,10 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from langadapt.core.errors import DataError
 from langadapt.model.spelling import SPACE_MARK, byte_piece, family_of
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
-
-_BATCH = 20_000
+from langadapt.vocab.uses import uses_on
 
 
 @dataclass(frozen=True)
@@ -67,19 +64,6 @@ def _last_merge(piece: str, ranks: Mapping[tuple[str, str], int]) -> tuple[str, 
 _NEVER = 1 << 60
 
 
-def count_uses(base: TokenizerFile, words: Mapping[str, int]) -> dict[int, int]:
-    """How often the words end with each token."""
-    totals = np.zeros(base.next_id, np.int64)
-    types = sorted(words)
-    for start in range(0, len(types), _BATCH):
-        part = types[start : start + _BATCH]
-        cut = list(encode_all(base.model_stage(), part))
-        ids = np.fromiter((number for segment in cut for number in segment), np.int64)
-        weights = np.repeat([words[word] for word in part], [len(segment) for segment in cut])
-        np.add.at(totals, ids, weights.astype(np.int64))
-    return {number: int(totals[number]) for number in np.flatnonzero(totals).tolist()}
-
-
 def trim(
     base: TokenizerFile,
     words: Mapping[str, int],
@@ -94,7 +78,7 @@ def trim(
     token was used for is counted for its two parts, which replace it in the text. DataError if `size` is too small.
     """
     parts = parts_of(base)
-    uses = count_uses(base, words)
+    uses = uses_on(base, words)
     must = _must_stay(base, words, chat)
     kept = set(base.pieces.values())
     builders = dict.fromkeys(kept, 0)

@@ -166,18 +166,26 @@ class Unigram(SetFamily):
 
     def checks(self, new: TokenizerFile, words: Mapping[str, int]) -> list[Outcome]:
         """Scores are within their bounds, and the best cut of each new piece's characters is the piece."""
-        fresh = [Merge(piece, "", number) for piece, number in new.pieces.items() if number >= self._base.next_id]
+        there = self._base.pieces
+        fresh = [Merge(piece, "", number) for piece, number in new.pieces.items() if piece not in there]
         cut = encode_all(new.model_stage(), [merge.piece for merge in fresh])
         broken = [f"`{merge.piece}` gives {ids}" for merge, ids in zip(fresh, cut, strict=True) if ids != [merge.id]]
         return [Outcome("reachable", len(fresh), tuple(broken)), self._scores_kept(new)]
 
     def _scores_kept(self, new: TokenizerFile) -> Outcome:
-        """Old pieces have their scores to the last bit, new ones lie between the lowest and the highest of them."""
-        broken = []
-        for number, (piece, score) in enumerate(new.model["vocab"]):
-            if number in self._scores:
-                if score != self._scores[number]:
-                    broken.append(f"`{piece}`: {self._scores[number]} -> {score}")
+        """Old pieces have their scores to the last bit, new ones lie between the lowest and the highest of them.
+
+        The lowest of all is what it was, with added tokens and without: unknown characters are reckoned from it.
+        """
+        broken, there = [], self._base.vocab
+        for piece, score in new.model["vocab"]:
+            if piece in there:
+                if score != self._scores[there[piece]]:
+                    broken.append(f"`{piece}`: {self._scores[there[piece]]} -> {score}")
             elif not self._lowest <= score <= self._highest:
                 broken.append(f"`{piece}`: {score} is not between {self._lowest} and {self._highest}")
+        lowest = min(score for _, score in new.model["vocab"])
+        for before, after in ((self._lowest, lowest), (self._base.lowest_score, new.lowest_score)):
+            if before != after:
+                broken.append(f"the lowest score: {before} -> {after}")
         return Outcome("scores_kept", len(new.model["vocab"]), tuple(broken))

@@ -15,7 +15,8 @@ Characters that the vocabulary lacks make a whole word unknown. They are added f
 inside (`##x`), each form if the text has it. One character is never longer than an old piece: no guarded word changes.
 
 The converse danger: a longer match may leave a rest that no piece fits, and a word that could be read becomes unknown.
-New pieces that do this to a word of the text are dropped. The check `still_spelled` looks at all of them.
+It takes a character that stands in longer pieces only (letters.py); pieces that do this to a word of the text are
+dropped. The check `still_spelled` looks at all words.
 
 What lower-casing, stripped accents and the limit of characters in a word (`max_input_chars_per_word`) take away is not
 given back: words are counted as the base's own normaliser leaves them.
@@ -32,7 +33,7 @@ from langadapt.core.config import Options
 from langadapt.core.registry import method
 from langadapt.model.spelling import family_of, marks_spaces
 from langadapt.vocab.checks import Outcome
-from langadapt.vocab.choosing import Candidate, SetFamily, Text
+from langadapt.vocab.choosing import Candidate, SetFamily
 from langadapt.vocab.family import Refusal, Wish
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
@@ -60,7 +61,6 @@ class WordPiece(SetFamily):
 
     def __init__(self, base: TokenizerFile) -> None:
         super().__init__(base)
-        self._mark: str = base.model["continuing_subword_prefix"]
         self._longest = int(base.model.get("max_input_chars_per_word", 100))
 
     def letters(self, words: Mapping[str, int], wish: Wish) -> list[Candidate]:
@@ -108,30 +108,9 @@ class WordPiece(SetFamily):
         """All of them: `permits` has asked already, and characters cannot be longer than what was taken."""
         return list(fresh)
 
-    def settled(
-        self, text: Text, letters: Sequence[Candidate], candidates: Sequence[Candidate], min_count: int
-    ) -> tuple[list[Candidate], dict[str, int]]:
-        """As in every family, and without pieces that stand in a word which became unknown."""
-        kept, uses = super().settled(text, letters, candidates, min_count)
-        while lost := self._lost(text, [*letters, *kept]):
-            fine = [piece for piece in kept if not any(piece.piece.removeprefix(self._mark) in word for word in lost)]
-            kept, uses = super().settled(text, letters, fine, min_count)
-        return kept, uses
-
-    def _lost(self, text: Text, there: Sequence[Candidate]) -> list[str]:
-        """Words that the base reads and the model with `there` does not."""
-        base, unknown = self._base, self._base.unknown
-        pairs = zip(
-            text.words,
-            encode_all(base.model_stage(), text.words),
-            encode_all(base.model_stage(self.merges_of(there)), text.words),
-            strict=True,
-        )
-        return [word for word, before, after in pairs if unknown in after and unknown not in before]
-
     def checks(self, new: TokenizerFile, words: Mapping[str, int]) -> list[Outcome]:
-        """Each new piece is taken for its own text, and no word became unknown."""
-        return [self._reachable(new), still_spelled(self._base, new, words)]
+        """Each new piece is taken for its own text."""
+        return [self._reachable(new)]
 
     def _reachable(self, new: TokenizerFile) -> Outcome:
         """The text of a new piece, at the beginning of a word or inside one, is taken whole and within the limit."""
@@ -155,11 +134,3 @@ def inside_stage(file: TokenizerFile) -> Tokenizer:
     vocab = {piece[len(mark) :]: id for piece, id in file.vocab.items() if piece.startswith(mark) and piece != mark}
     model = file.model | {"vocab": vocab | {file.model["unk_token"]: file.unknown}, "continuing_subword_prefix": ""}
     return Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
-
-
-def still_spelled(base: TokenizerFile, new: TokenizerFile, words: Mapping[str, int]) -> Outcome:
-    """Words that the base can read did not become unknown."""
-    types = sorted(words)
-    pairs = zip(types, encode_all(base.model_stage(), types), encode_all(new.model_stage(), types), strict=True)
-    broken = tuple(word for word, before, after in pairs if base.unknown in after and base.unknown not in before)
-    return Outcome("still_spelled", len(types), broken)

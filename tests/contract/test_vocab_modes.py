@@ -13,9 +13,10 @@ from langadapt.core.progress import Progress
 from langadapt.core.types import NewToken
 from langadapt.vocab import checks, reserved, scripts, shares, slots, tokenizer_file
 from langadapt.vocab.family import Growth, Wish
-from langadapt.vocab.freeing import by_script, freeable, uses_on
+from langadapt.vocab.freeing import by_script, freeable
 from langadapt.vocab.guard import Guard, with_variants
 from langadapt.vocab.slots import Slot, grow_into
+from langadapt.vocab.uses import uses_on
 from langadapt.vocab.words import WordCounter, count_words
 from tests.contract.test_vocab_surgery import ENGLISH, HUNGARIAN, LAYOUTS, SPECIALS, file_of, train
 from tests.fixtures.pieces import wordpiece_spec
@@ -165,8 +166,6 @@ def test_unused_pieces_of_a_bert_are_taken_over(style):
     assert outcome.examined == 20
     for line in ENGLISH.splitlines()[:3]:
         assert base.tokenizer.encode(line).ids == new.tokenizer.encode(line).ids
-    with pytest.raises(DataError, match="BPE tokenizers only, and this is wordpiece"):
-        slots.insist_on_bpe(grown.family, "old tokens can be given up")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -411,9 +410,10 @@ def test_a_small_language_gets_tokens_of_its_own_when_it_counts_more():
     assert found[1] > found[0] + 10
 
 
-def test_other_families_say_that_they_cannot():
+def test_families_whose_tokens_are_not_nested_have_no_automatic_size():
     class Other:
         name = "unigram"
 
-    with pytest.raises(DataError, match="in BPE tokenizers only, and this is unigram"):
-        slots.insist_on_bpe(Other(), "new tokens take over ids")
+    with pytest.raises(DataError, match="in BPE tokenizers only, and this is unigram") as caught:
+        slots.insist_on_nested(Other())
+    assert "--size 4k" in str(caught.value.hint)
