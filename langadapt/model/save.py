@@ -16,6 +16,7 @@ from langadapt.core.errors import DataError, LangadaptError
 from langadapt.core.io import pretty_json, read_json_object, write_durably
 from langadapt.core.progress import Progress
 from langadapt.model.facts import HEADS, INPUT_TABLES, is_tied, stored_name, text_config
+from langadapt.model.spm_model import NAMES as SENTENCEPIECE_FILES
 from langadapt.model.weights import INDEX, SINGLE, Weights, open_weights
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ TOKENIZER_FILES = (
     "chat_template.json",
     "vocab.json",
     "merges.txt",
-    "tokenizer.model",
+    *SENTENCEPIECE_FILES,
 )
 TEMPLATE_FILE = "chat_template.jinja"
 _LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*")

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def _check(place: str, digest: str) -> None:
     """One look at each content; `digest` is part of the key alone."""
     spec = read_json_object(Path(place), max_bytes=MAX_BYTES)
     _check_structure(spec, place)
-    _try_in_child(place, list(_TEXTS) + [token["content"] for token in spec.get("added_tokens", [])[:50]])
+    in_child(place, list(_TEXTS) + [token["content"] for token in spec.get("added_tokens", [])[:50]])
 
 
 def _check_structure(spec: dict[str, Any], place: str) -> None:
@@ -97,13 +98,17 @@ def _check_id(piece: str, number: object, place: str) -> None:
         raise DataError(f"the id of `{piece:.80}` is {number!r:.80}, not a number from 0 upwards", where=place)
 
 
-def _try_in_child(place: str, texts: list[str]) -> None:
+def in_child(place: str, texts: Sequence[str], *, library: str = "tokenizers") -> bytes:
+    """Load a tokenizer file in a process of its own and cut texts there; what that process wrote.
+
+    DataError if it ends by an error or a signal, or takes too long.
+    """
     command = [sys.executable, "-P", str(_PROBE), place, str(_SECONDS), str(_MEMORY)]
     one_thread = os.environ | {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
     try:
         # a group of its own: Ctrl-C in a terminal would otherwise end it, and look like a damaged file
         done = subprocess.run(
-            command, input=json.dumps(texts).encode(), env=one_thread, capture_output=True, timeout=_SECONDS,
+            command, input=json.dumps(list(texts)).encode(), env=one_thread, capture_output=True, timeout=_SECONDS,
             process_group=0, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
@@ -112,5 +117,6 @@ def _try_in_child(place: str, texts: list[str]) -> None:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         why = said[-1].partition(": ")[2] if said and done.returncode > 0 else ""
         raise DataError(
-            f"the tokenizers library cannot use it: {why or f'it ended with code {done.returncode}'}", where=place
+            f"the {library} library cannot use it: {why or f'it ended with code {done.returncode}'}", where=place
         )
+    return done.stdout

@@ -16,6 +16,7 @@ from langadapt.core.types import Table
 from langadapt.core.units import Bytes, Count, CountOrAuto
 from langadapt.steps._extend_modes import by_language, in_range, most, scripts_of, slots_of, stopped, target_of
 from langadapt.steps._extend_price import estimate
+from langadapt.steps._sentencepiece import companion_of, sample_of
 from langadapt.steps._vocabulary import LOADED_TEXTS, guard_of, lang_of, langs_of, many, one, table_rows, texts
 
 __all__ = ["KIND", "SCHEMA", "Config", "estimate", "run", "table"]
@@ -73,7 +74,8 @@ def run(config: Config, out: Output) -> Artifact:
     limit = most(config)
     model, guards = one(out.inputs, "model"), many(out.inputs, "guard")
     corpora = (one(out.inputs, "corpus"), *many(out.inputs, "also"))
-    base = tokenizer_file.read(model.path)
+    sample = sample_of([*corpora, *guards])
+    base, companion = companion_of(model.path, tokenizer_file.read(model.path), sample, out)
     family = detect(base)
     rows = table_rows(model.path, base)
     base_loaded = load_tokenizer(model.path)
@@ -110,12 +112,14 @@ def run(config: Config, out: Output) -> Artifact:
     tokenizer_file.write(start, growth.merges, model.path, out.folder, gone=gone)
 
     new = tokenizer_file.read(out.folder)
+    written = companion.write(new, out.folder, sample) if companion else []
     held_out = [texts(corpus, "held-out") or texts(corpus, "train") for corpus in corpora]
     everything = [text for part in held_out for text in part]
-    for remark in losses.remarks(base, model.path, everything):
+    for remark in losses.lost_letters(base, {letter for text in everything for letter in text}):
         out.progress.warn(remark)
     ids = None if free is None else [slot.id for slot in grown.taken]
     outcomes = checks.file_checks(base, new, grown.family, guard, target.words, start=start, ids=ids)
+    outcomes += written
     if scripts:
         outcomes.append(checks.holds_script(start, new, grown.family, scripts))
     loaded_new = load_tokenizer(out.folder)
@@ -162,6 +166,7 @@ def run(config: Config, out: Output) -> Artifact:
         "unreachable": record["reachable"]["broken"],
         "guard_langs": langs_of(guards),
         "guard_scripts": sorted(scripts),
+        "sentencepiece": companion.name if companion else None,
         "gguf_probe_kept": probe["base"] == probe["adapted"],
         "given_up": len(gone),
         "given_up_by_script": by_script(base, gone),

@@ -18,6 +18,8 @@ from langadapt.vocab.merging import Learned, PairLearner
 from langadapt.vocab.prune import grow_to
 from langadapt.vocab.rules import JoinRules, is_text, keeps_digits_apart
 from langadapt.vocab.scripts import only_in
+from langadapt.vocab.splits import strings_of
+from langadapt.vocab.spm_checks import merges_kept as every_split_kept
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
 
 # Words cut at once: bounds the memory of the library's results (about 1 kB a word).
@@ -83,6 +85,13 @@ class BpeFamily:
         """
         if wish.auto:
             return self._grow_auto(words, guard, wish, progress)
+        growth = self._grow_once(words, guard, wish, progress)
+        while self._base.ranks is not None and (lost := self._unreachable(growth)):
+            # a split that was not the learned one came first; rare, and it takes learning anew to see what then happens
+            growth = self._grow_once(words, guard, replace(wish, never=wish.never | lost), progress)
+        return growth
+
+    def _grow_once(self, words: Mapping[str, int], guard: Guard, wish: Wish, progress: Progress) -> Growth:
         letters = self.new_letters(words, guard, wish)
         learner, start = self._learner(words, letters, guard, wish)
         types, weights = start.types, start.weights
@@ -140,7 +149,8 @@ class BpeFamily:
     def checks(self, new: TokenizerFile, words: Mapping[str, int]) -> list[Outcome]:
         """Merges are those of the base and one for each token; tokens only ever join, and merges alone make them."""
         base = self._base
-        return [merges_kept(base, new), reachable(base, new), only_joins(base, new, self, words)]
+        kept = merges_kept if base.ranks is None else every_split_kept
+        return [kept(base, new), reachable(base, new), only_joins(base, new, self, words)]
 
     def new_letters(self, words: Mapping[str, int], guard: Guard, wish: Wish) -> tuple[Letter, ...]:
         """Characters of the words that get a token of their own before merges are learned."""
@@ -154,6 +164,16 @@ class BpeFamily:
         """Ids that no new token may be built of."""
         unknown = self._base.model["vocab"].get(self._base.model.get("unk_token") or "")
         return frozenset() if unknown is None else frozenset({unknown})
+
+    def _unreachable(self, growth: Growth) -> frozenset[bytes]:
+        """Bytes of new tokens that do not come out of their own characters."""
+        stage = self._base.model_stage(growth.merges)
+        cut = encode_all(stage, [merge.piece for merge in growth.merges])
+        return frozenset(
+            token.content
+            for token, merge, ids in zip(growth.tokens, growth.merges, cut, strict=True)
+            if ids != [merge.id]
+        )
 
     def _segments(self, words: Mapping[str, int], letters: Sequence[Letter]) -> "_Start":
         """Words that the base spells without loss, and their ids; others cannot be learned from."""
@@ -175,6 +195,8 @@ class BpeFamily:
         apart = wish.split_digits == "yes" or (wish.split_digits == "auto" and self.splits_digits())
         rules = JoinRules(wish.max_token_bytes, apart)
         whole = {self.content(word) for word in guard.whole}
+        if self._base.ranks is not None:
+            whole |= strings_of(guard.pairs, self._contents)
         outside = self.never_joined()
 
         def allowed(left: int, right: int, left_bytes: bytes, right_bytes: bytes) -> bool:

@@ -2,25 +2,10 @@
 
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
 
 from langadapt.vocab.tokenizer_file import TokenizerFile
 
 _SHOWN = 8
-
-
-def remarks(base: TokenizerFile, folder: Path, texts: Iterable[str]) -> list[str]:
-    """All that people should know of: letters of `texts` that never reach the model, files that are not written."""
-    letters = {letter for text in texts for letter in set(text)}
-    return [*lost_letters(base, letters), *stale_files(folder)]
-
-
-def stale_files(folder: Path) -> list[str]:
-    """SentencePiece files, which hold the old vocabulary only: they are not copied."""
-    return [
-        f"{path.name} is not written: it holds the old vocabulary; load the tokenizer from tokenizer.json"
-        for path in sorted(folder.glob("*.model"))
-    ]
 
 
 def lost_letters(base: TokenizerFile, letters: Iterable[str]) -> list[str]:

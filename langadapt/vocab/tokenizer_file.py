@@ -3,8 +3,8 @@
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from langadapt.core.io import read_json_object, write_durably
 from langadapt.model.spelling import Spelling, family_of, spelling_of
 from langadapt.model.tokenizer_check import MAX_BYTES, check_tokenizer
 from langadapt.model.tokenizer_check import NAME as NAME
+from langadapt.vocab.splits import with_every_split
 
 # Everything else that makes up a tokenizer folder and stays true after tokens were added. The slow forms
 # (vocab.json, merges.txt) would go stale, and nothing needs them beside tokenizer.json: they are left out.
@@ -51,10 +52,15 @@ class Merge:
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """A parsed tokenizer.json."""
+    """A parsed tokenizer.json.
+
+    With `ranks` (the pieces of the SentencePiece file beside it, best score first) new tokens get every merge that
+    SentencePiece would do, see splits.py; without them just the one that was learned.
+    """
 
     spec: dict[str, Any]
     place: str
+    ranks: Mapping[str, int] | None = None
 
     @property
     def model(self) -> dict[str, Any]:
@@ -181,7 +187,8 @@ class TokenizerFile:
         model = self.model | {"vocab": {piece: number for piece, number in vocab.items() if piece not in gone}}
         if "merges" in model:
             model["merges"] = [[left, right] for left, right in self.merges if left + right not in gone]
-        return TokenizerFile(self.spec | {"model": model, "added_tokens": added}, self.place)
+        ranks = None if self.ranks is None else {piece: at for piece, at in self.ranks.items() if piece not in gone}
+        return replace(self, spec=self.spec | {"model": model, "added_tokens": added}, ranks=ranks)
 
     def _grown_model(self, extra: Sequence[Merge]) -> dict[str, Any]:
         if not isinstance(self.model["vocab"], dict):
@@ -194,7 +201,11 @@ class TokenizerFile:
         if "merges" not in self.model:
             return self.model | {"vocab": vocab}
         merges = [[left, right] for left, right in self.merges]
-        merges += [[merge.left, merge.right] for merge in extra if merge.right]
+        if self.ranks is not None:
+            pairs = with_every_split(self.merges, [merge.piece for merge in extra], self.ranks)
+            merges = [[left, right] for left, right in pairs]
+        else:
+            merges += [[merge.left, merge.right] for merge in extra if merge.right]
         return self.model | {"vocab": vocab, "merges": merges}
 
     def _scored(self) -> list[list[Any]]:

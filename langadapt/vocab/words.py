@@ -16,16 +16,16 @@ class WordCounter:
     """Cuts texts as the tokenizer does before its model looks at them, and counts the pieces (in printable form).
 
     Strings of added tokens are taken out first, as the tokenizer does: what is left and right of one is cut on its own.
-    Where the pre-tokens are whole texts, they are cut further, see word_cuts.py.
+    Where the pre-tokens are whole texts, they are cut further, see word_cuts.py, unless `whole` ones are wanted.
     """
 
-    def __init__(self, base: TokenizerFile) -> None:
+    def __init__(self, base: TokenizerFile, *, whole: bool = False) -> None:
         self._added = base.added_pattern
         tokenizer: Tokenizer = base.tokenizer
         self._normaliser = tokenizer.normalizer
         self._pre_tokenizer = tokenizer.pre_tokenizer
         self._inside = _not_at_the_start(base)
-        self._cut = cutter(base)
+        self._cut = (lambda word: [word]) if whole else cutter(base)
         self._in_chunks = can_be_cut(base.spec)
         self._chunks: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
