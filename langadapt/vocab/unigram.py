@@ -182,7 +182,7 @@ class Unigram(SetFamily):
             if piece in there:
                 if not _same(score, self._scores[there[piece]]):
                     broken.append(f"`{piece}`: {self._scores[there[piece]]} -> {score}")
-            elif not self._lowest <= score <= self._highest:
+            elif not (self._lowest <= score <= self._highest or _same(score, self._lowest)):
                 broken.append(f"`{piece}`: {score} is not between {self._lowest} and {self._highest}")
         lowest = min(score for _, score in new.model["vocab"])
         for before, after in ((self._lowest, lowest), (self._base.lowest_score, new.lowest_score)):
