@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from langadapt.cli.output import screen
 from langadapt.cli.streams import Forgiving, fill_streams, plain_only, prepare_streams, to_null
 from langadapt.core import listing
+from langadapt.core.boundary import is_out_of_memory
 from langadapt.core.errors import ConfigError, LangadaptError, ResourceError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _as_known(error: BaseException) -> LangadaptError | None:
         return error
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return None
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return ResourceError(
             "out of memory", hint="run with `--dry-run` to see how much is needed, or use a smaller batch"
         )
@@ -168,12 +169,18 @@ def width() -> int:
 def _run(app: "typer.Typer", arguments: list[str], name: str | None) -> None:
     from typer.exceptions import TyperException
 
+    dashed = next((word for word in arguments[1:] if word.startswith("-") and os.path.lexists(word)), None)
+    meant = f"if you mean the file `{dashed}`, write `./{dashed}`" if dashed else None
     try:
         code = app(arguments, prog_name=PROGRAM, standalone_mode=False)
     except TyperException as error:
         command = f"{PROGRAM} {name}" if name else PROGRAM
         text = error.format_message().rstrip(".")
-        raise ConfigError(text[:1].lower() + text[1:], hint=f"see `{command} --help`") from error
+        raise ConfigError(text[:1].lower() + text[1:], hint=meant or f"see `{command} --help`") from error
+    except ConfigError as error:
+        # `-name.txt` is also the option `-n` with a value
+        error.hint = meant or error.hint
+        raise
     if isinstance(code, int) and code != 0:
         raise SystemExit(code)
 

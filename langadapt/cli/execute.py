@@ -113,7 +113,9 @@ def in_workspace(verb: Verb, settings: Settings, own: dict[str, Any]) -> None:
 
 def dry_run(verb: Verb, config: StepConfig, place: Path, *, overwrite: bool) -> None:
     """Show the price and what the run would do, and end as the run would end; writes nothing."""
-    inputs, place = resolve_inputs(config), named(place)
+    place = named(place)
+    verbs.check_place(place)
+    inputs = resolve_inputs(config)
     identity = verbs.identity(verb, config, inputs)
     refusal: LangadaptError | None = None
     state = "refused"

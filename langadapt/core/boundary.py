@@ -2,10 +2,12 @@
 
 from types import TracebackType
 
-from langadapt.core.errors import DataError, LangadaptError
+from langadapt.core.errors import DataError, LangadaptError, ResourceError
 
 # The class that Rust code raises through pyo3 when it gives up. It is no `Exception`, and it is exported nowhere.
 _PANIC = "PanicException"
+# torch's allocator of the CPU raises a plain RuntimeError.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 
 class Reading:
@@ -26,6 +28,10 @@ class Reading:
     ) -> None:
         if error is None or isinstance(error, LangadaptError | MemoryError):
             return
+        if is_out_of_memory(error):
+            raise ResourceError(
+                f"out of memory: {self._what}", hint="a model of this size needs a machine with more memory"
+            ) from error
         if isinstance(error, Exception) or is_panic(error):
             raise DataError(f"{self._what}: {first_line(error)}") from error
 
@@ -49,6 +55,13 @@ class Panics:
 def is_panic(error: BaseException) -> bool:
     """Is this a panic of Rust code?"""
     return type(error).__name__ == _PANIC
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Did Python or torch, on CPU or GPU, find too little memory?"""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _NO_MEMORY)
 
 
 def first_line(error: BaseException) -> str:

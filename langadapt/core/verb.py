@@ -1,5 +1,6 @@
 """A verb: its declaration (config), its work (`run`), its price (`estimate`); and how it is carried out."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from langadapt.core.io import is_text
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Table
 from langadapt.core.verified import remember_written, verify_content
+
+# A file name may have 255 bytes; an old result that is moved aside gets 25 more (`.old-20260131-235959-1a2b`).
+MAX_NAME_BYTES = 230
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,23 @@ def identity(verb: Verb, config: StepConfig, inputs: Inputs) -> Identity:
     return Identity(verb.kind, verb.name, verb.schema, plain, digests(inputs))
 
 
+def check_place(place: Path) -> None:
+    """ConfigError if the result should not have this name, whatever is there now."""
+    if not is_text(place.name):
+        raise ConfigError(f"`{place.name!a}` is not text in UTF-8", where="out", hint="give another `--out`")
+    if place.parts[0] == "~" and not Path("~").exists():
+        # a folder of this name is one that people later remove with `rm -r ~`
+        raise ConfigError(
+            f"`{place}` would be a folder named `~`: a shell puts your home there at the beginning of a word only",
+            where="out",
+            hint="write `--out ~/...` without quotes and with a space, or `$HOME`; if it is meant, `mkdir ./~` first",
+        )
+    if len(os.fsencode(place.name)) > MAX_NAME_BYTES:
+        raise ConfigError(
+            f"the name of `{place}` has more than {MAX_NAME_BYTES} bytes", where="out", hint="give a shorter `--out`"
+        )
+
+
 def check_outside(place: Path, inputs: Inputs) -> None:
     """OutputError if the result would lie inside an input folder: the next run would read it as input."""
     for value in inputs.values():
@@ -104,8 +125,7 @@ def perform(
     With `expect` the fingerprint must be that one: `place` was named after it, and inputs may have changed since.
     """
     progress, place = progress or Progress(), named(place)
-    if not is_text(place.name):
-        raise ConfigError(f"`{place.name!a}` is not text in UTF-8", where="out", hint="give another `--out`")
+    check_place(place)
     inputs = resolve_inputs(config)
     check_outside(place, inputs)
     who = identity(verb, config, inputs)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from langadapt.core.boundary import Reading
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object
 from langadapt.core.progress import Progress
 from langadapt.core.types import TokenMatch
-from langadapt.embed.ids import remapped
+from langadapt.embed.ids import names_ids, remapped, without_ids
 from langadapt.embed.rowmap import RowMap
 from langadapt.model.facts import text_config
 from langadapt.model.roles import role_ids
@@ -127,7 +128,7 @@ def assemble(
         replace,
         config_updates={"vocab_size": plan.rows} | inner,
         outer_updates=outer,
-        generation_updates=_generation(tables.folder, plan, roles),
+        generation_updates=_generation(tables, plan, roles),
         tokenizer_folder=tokenizer_folder,
         resized=tuple(replace),
         drop=drop,
@@ -179,28 +180,37 @@ def _config_ids(
     return remapped(inner, plan.kept_ids, roles, "config.json"), outer
 
 
-def _generation(folder: Path, plan: Layout, roles: Mapping[str, int]) -> dict[str, Any]:
-    """Padding rows may never be generated; rows that were spare and now have a token may."""
-    path = folder / "generation_config.json"
+def _generation(tables: Tables, plan: Layout, roles: Mapping[str, int]) -> dict[str, Any]:
+    """Padding rows may never be generated; rows that had no token and now have one may."""
+    path = tables.folder / "generation_config.json"
     content = read_json_object(path) if path.is_file() else {}
-    _check_roles(path, content, plan.old_rows)
-    _check_roles(folder / "config.json", text_config(read_json_object(folder / "config.json")), plan.old_rows)
+    _check_roles(path, content, tables, plan)
+    _check_roles(tables.folder / "config.json", text_config(tables.config), tables, plan)
     changed: dict[str, Any] = {}
-    if plan.renumbered or plan.dropped:
-        changed = remapped(content, plan.kept_ids, roles, "generation_config.json")
-    before = (content | changed).get("suppress_tokens") or []
-    wanted = sorted((set(before) - set(plan.reused)) | set(plan.padding))
+    with Reading(f"the lists of ids in `{path}` cannot be used"):
+        if plan.renumbered or plan.dropped:
+            changed = remapped(content, plan.kept_ids, roles, "generation_config.json")
+        if not plan.renumbered:
+            changed |= without_ids(content | changed, frozenset(plan.new_ids))
+        before = (content | changed).get("suppress_tokens") or []
+        wanted = sorted(set(before) | set(plan.padding))
     return changed if wanted == sorted(before) else changed | {"suppress_tokens": wanted or None}
 
 
-def _check_roles(path: Path, content: Mapping[str, Any], rows: int) -> None:
-    """DataError if a role has an id beyond the base's rows: after extension that id would be a new token's."""
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        ids = content.get(key)
-        for id in ids if isinstance(ids, list) else [ids]:
-            if isinstance(id, int) and id >= rows:
+def _check_roles(path: Path, content: Mapping[str, Any], tables: Tables, plan: Layout) -> None:
+    """DataError if a role has an id that no token of the base has, and that is or will be another's."""
+    taken = frozenset() if plan.renumbered else frozenset(plan.new_ids)
+    for key, value in content.items():
+        if not names_ids(key) or value is None:
+            continue
+        for id in value if isinstance(value, list) else [value]:
+            if type(id) is not int:
+                raise DataError(f"`{key}` is {id!r:.80}, not the id of a token", where=str(path))
+            # below 0 means none in old files of Llama
+            if id >= plan.old_rows or (id in taken and (id >= tables.tokens.size or tables.tokens.pieces[id] is None)):
                 raise DataError(
-                    f"`{key}` is {id:,}, the tables have {rows:,} rows",
+                    f"`{key}` is {id:,}, the tables have {plan.old_rows:,} rows, the tokenizer "
+                    f"{tables.tokens.size:,} ids",
                     where=str(path),
                     hint="correct it in the base model: a new token would get that id, and this role",
                 )

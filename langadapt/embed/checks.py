@@ -97,7 +97,7 @@ def _generation_ids(folder: Path, plan: Layout) -> Check:
         if key.endswith("token_id") and value is not None:
             ids += value if isinstance(value, list) else [value]
     unsuppressed = set(plan.padding) - set(content.get("suppress_tokens") or ())
-    return Check("generation config names rows that exist", all(0 <= id < plan.rows for id in ids) and not unsuppressed)
+    return Check("generation config names rows that exist", all(id < plan.rows for id in ids) and not unsuppressed)
 
 
 def _chat_template(base: Path, folder: Path) -> Check:

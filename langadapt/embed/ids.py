@@ -1,6 +1,6 @@
 """The token ids that a model's settings name, after its tokens got other ids."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from langadapt.core.errors import DataError
@@ -33,6 +33,18 @@ def remapped(
             found[key] = sorted({kept[id] for id in value if id in kept}) or None
         elif key in _LISTS_OF_LISTS and value:
             found[key] = [[kept[id] for id in ids] for ids in value if kept.keys() >= set(ids)] or None
+    return found
+
+
+def without_ids(content: Mapping[str, Any], new: Collection[int]) -> dict[str, Any]:
+    """Those lists of a config that hold ids in `new`, without them: they forbade ids that no token had."""
+    found: dict[str, Any] = {}
+    for key in _LISTS:
+        if set(content.get(key) or ()) & set(new):
+            found[key] = [id for id in content[key] if id not in new] or None
+    for key in _LISTS_OF_LISTS:
+        if any(set(ids) & set(new) for ids in content.get(key) or ()):
+            found[key] = [ids for ids in content[key] if not set(ids) & set(new)] or None
     return found
 
 

@@ -105,14 +105,17 @@ def write(
     while True:
         # entered for each token: a generator that waits must not leave its caller in inference mode
         with torch.inference_mode():
-            result = runner(input_ids=given, past_key_values=cache, use_cache=True)
-            cache = result.past_key_values
+            seen = {} if cache is None else {"past_key_values": cache}
+            result = runner(input_ids=given, use_cache=True, **seen)
+            cache = getattr(result, "past_key_values", None)
             token = pick(_penalised(result.logits[0, -1].float(), used, penalty) + allowed)
         if token in stops:
             return
         used.add(token)
         yield token
-        given = torch.tensor([[token]], device=model.device)
+        new = torch.tensor([[token]], device=model.device)
+        # models without attention (Mamba) keep a state of another kind: they read the text again
+        given = torch.cat([given, new], dim=1) if cache is None else new
 
 
 def _penalised(logits_V: torch.Tensor, used: set[int], penalty: float) -> torch.Tensor:
@@ -127,8 +130,9 @@ def _penalised(logits_V: torch.Tensor, used: set[int], penalty: float) -> torch.
 
 def _allowed(tokenizer: "PreTrainedTokenizerBase", rows: int, stops: Sequence[int]) -> torch.Tensor:
     """0 for tokens of text and `stops`, minus infinity for other special tokens and rows without a token."""
-    mask = torch.zeros(rows)
-    mask[len(tokenizer) :] = -torch.inf
-    special = [token for token, entry in tokenizer.added_tokens_decoder.items() if entry.special]
-    mask[sorted({*special, *tokenizer.all_special_ids} - set(stops))] = -torch.inf
+    special = {token for token, entry in tokenizer.added_tokens_decoder.items() if entry.special}
+    # by the ids themselves: where some are not in use, the number of tokens is below the highest id
+    written = (set(tokenizer.get_vocab().values()) - special - set(tokenizer.all_special_ids)) | set(stops)
+    mask = torch.full((rows,), -torch.inf)
+    mask[sorted(token for token in written if 0 <= token < rows)] = 0.0
     return mask

@@ -19,8 +19,9 @@ TOTAL_BYTES = 3000
 
 def given_separator(given: str, tokenizer: "PreTrainedTokenizerBase", known: Mapping[str, int], rows: int) -> int:
     """Id of the token that the user named, by its text or (digits only) by its id; ConfigError if there is none."""
-    number = int(given) if given.isdigit() else tokenizer.get_vocab().get(given)
-    if number is None or number >= min(rows, len(tokenizer)):
+    ids = tokenizer.get_vocab()
+    number = int(given) if given.isdigit() else ids.get(given)
+    if number is None or number >= rows or number not in ids.values():
         raise ConfigError(
             f"`document_separator`: the model has no token `{given}`", hint=f"candidates: {', '.join(known) or 'none'}"
         )

@@ -1,6 +1,6 @@
 """What can be said of a model from its config and file headers alone: size, shape, dtype."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,10 @@ from langadapt.model.weights import DTYPE_NAMES, TensorInfo, open_weights
 # Names of the head in the model families of transformers.
 HEADS = ("lm_head.weight", "output.weight", "embed_out.weight")
 INPUT_TABLES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+
+# What configurations of transformers call the number of layers and the width of their states.
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_WIDTHS = ("hidden_size", "n_embd", "d_model")
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +60,21 @@ def check_positions(folder: Path, tokens: int, what: str, hint: str) -> None:
         raise DataError(f"{what} {tokens:,} tokens, `{folder}` has {limit:,} positions", hint=hint.format(limit))
 
 
+def check_rows(folder: Path) -> None:
+    """DataError if the files are damaged, or if the input table has other rows than the config says.
+
+    transformers would stop too, but say no number, and not stop everywhere.
+    """
+    tensors = open_weights(folder).tensors
+    said, table = text_config(read_json_object(folder / "config.json")).get("vocab_size"), _table(tensors)
+    if table is not None and said is not None and said != table.shape[0]:
+        raise DataError(
+            f"`{folder}` disagrees with itself: config says {said} tokens, the input table has {table.shape[0]:,} rows",
+            where=f"{folder / 'config.json'}:vocab_size",
+            hint="correct `vocab_size`, if the tokenizer has no more ids than the table has rows",
+        )
+
+
 def model_facts(folder: Path) -> dict[str, Any]:
     """parameters, layers, hidden_size, rows, dtype, tied of a model folder, without loading it.
 
@@ -73,15 +92,19 @@ def model_facts(folder: Path) -> dict[str, Any]:
         raise DataError(f"`{folder}` has weight files without tensors")
     stored = max(sorted(by_dtype), key=lambda name: by_dtype[name])
     table = _table(tensors)
-    width = text.get("hidden_size", text.get("n_embd", table.shape[1] if table else None))
+    width = _first(text, _WIDTHS) or (table.shape[1] if table else None)
     return {
         "parameters": sum(by_dtype.values()),
-        "layers": text.get("num_hidden_layers", text.get("n_layer")),
+        "layers": _first(text, _LAYERS),
         "hidden_size": width,
         "rows": table.shape[0] if table else text.get("vocab_size"),
         "dtype": DTYPE_NAMES.get(stored, stored),
         "tied": tied,
     }
+
+
+def _first(config: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((config[key] for key in keys if key in config), None)
 
 
 def _table(tensors: dict[str, TensorInfo]) -> TensorInfo | None:

@@ -10,10 +10,11 @@ from langadapt.core.boundary import Reading
 from langadapt.core.errors import DataError, SafetyError
 from langadapt.core.io import read_json_object
 from langadapt.core.progress import Progress
+from langadapt.model.facts import check_rows
 from langadapt.model.gguf import import_gguf
 from langadapt.model.surroundings import quiet_transformers
 from langadapt.model.tokenizer_check import check_tokenizer
-from langadapt.model.weights import open_weights, refuse_pickles
+from langadapt.model.weights import refuse_pickles
 
 if TYPE_CHECKING:
     import torch
@@ -109,11 +110,11 @@ def load_model(folder: Path, *, dtype: "torch.dtype | None" = None) -> "PreTrain
     import torch
 
     check_safe(folder)
-    open_weights(folder)
+    check_rows(folder)
     quiet_transformers()
     from transformers import AutoModelForCausalLM
 
-    try:
+    with Reading(f"transformers cannot load `{folder}`"):
         model, info = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=dtype or torch.float32,
@@ -122,8 +123,6 @@ def load_model(folder: Path, *, dtype: "torch.dtype | None" = None) -> "PreTrain
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        raise DataError(f"transformers cannot load `{folder}`: {error}") from error
     missing = sorted(map(str, info["missing_keys"]))
     if missing:
         # transformers would fill them with random numbers and go on

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,15 +64,16 @@ def write_model(
     named = {stored_as(weights, name): value for name, value in replace.items()}
     for copy in tied_copies(base_folder, weights) - set(drop):
         own = [value for name, value in named.items() if name.endswith(INPUT_TABLES)]
-        named |= {copy: own[0]} if own else {}
+        named |= {copy: partial(_twin, own[0])} if own else {}
+    placed = {name: info.file.name for name, info in sorted(weights.tensors.items()) if name not in drop}
+    # a head that is dropped may have had a file of its own
+    shards = [shard for shard in weights.shards if shard.name in placed.values()]
     sizes = 0
-    for shard in (progress or Progress()).track(
-        weights.shards, "writing model files", total=len(weights.shards), unit="files"
-    ):
+    for shard in (progress or Progress()).track(shards, "writing model files", total=len(shards), unit="files"):
         sizes += _write_shard(weights, shard, out_folder / shard.name, named, set(resized), set(drop))
     if weights.shards[0].name != SINGLE:
         index = read_json_object(base_folder / INDEX)
-        index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name not in drop}
+        index["weight_map"] = placed
         index["metadata"] = {**(index.get("metadata") or {}), "total_size": sizes}
         write_durably(out_folder / INDEX, pretty_json(index))
     _write_configs(base_folder, out_folder, config_updates or {}, outer_updates or {}, generation_updates or {})
@@ -115,8 +117,6 @@ def _write_shard(
             continue
         stored = weights.read(name)
         tensors[name] = stored if name not in replace else _fitted(name, replace[name], stored, name in resized)
-    if not tensors:
-        raise DataError(f"`{shard}` would be empty")
     write_tensors(tensors, out)
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
@@ -149,6 +149,12 @@ def saving(path: Path) -> Iterator[None]:
         code = int(number.group(1))
         raise OSError(code, os.strerror(code), str(path)) from error
     path.chmod(mode)
+
+
+def _twin(value: Any) -> "torch.Tensor":
+    """The same values in memory of their own: safetensors refuses to write one piece of memory under two names."""
+    tensor: torch.Tensor = value() if callable(value) else value
+    return tensor.detach().clone()
 
 
 def _fitted(name: str, value: Any, stored: "torch.Tensor", resized: bool) -> "torch.Tensor":

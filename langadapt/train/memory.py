@@ -3,11 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
+from langadapt.core.boundary import is_out_of_memory
 from langadapt.core.errors import ResourceError
-
-_SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 
 @contextmanager
@@ -15,10 +12,8 @@ def out_of_memory_explained(tokens_at_once: int) -> Iterator[None]:
     """Turn an allocation failure inside the block into a ResourceError (exit 5); never retry with less by itself."""
     try:
         yield
-    except MemoryError as error:
-        raise _explained(tokens_at_once) from error
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a plain one
-        if isinstance(error, torch.OutOfMemoryError) or any(sign in str(error).lower() for sign in _SIGNS):
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if is_out_of_memory(error):
             raise _explained(tokens_at_once) from error
         raise
 

@@ -86,6 +86,9 @@ def load_subject(rules: Rules, plan: "Plan", means: "Means", folder: Path) -> "t
     from langadapt.train.trainable import make_trainable
 
     model = load_model(folder)
+    # A mask hides padding here. torch would leave its row out of training, and with `pad_token_id: -1`, as in old files
+    # of Llama, that is the last one: a new token's
+    model.get_input_embeddings().padding_idx = None
     sizes, tables = {name: value.numel() for name, value in model.named_parameters()}, table_names(model)
     movable = choose_movable(rules, sizes, tables)
     course = make_course(plan.schedule, rules.stages, names_of_stages(rules.stages, sizes, tables))

@@ -207,6 +207,28 @@ def test_version(call: Run) -> None:
     assert call("--version").out == f"langadapt {langadapt.__version__}\n"
 
 
+def test_a_file_that_looks_like_an_option(call: Run, tmp_path: Path) -> None:
+    for name in ("-name.txt", "-other.txt", "-text.txt"):  # `-n` and `-o` are options that take a value
+        (tmp_path / name).write_text("egy", encoding="utf-8")
+        done = call("count-words", name, *OUT)
+        assert done.code == 2 and f"if you mean the file `{name}`, write `./{name}`" in done.err
+    assert call("count-words", *OUT, "--", "-name.txt").code == 0
+    assert "see `langadapt count-words --help`" in call("count-words", "-txt", *OUT).err
+
+
+@pytest.mark.parametrize(("name", "said"), [("~/x", "mkdir ./~"), ("~", "$HOME"), ("x" * 231, "shorter"),
+                                            ("ő" * 116, "more than 230 bytes")])  # fmt: skip
+def test_names_that_a_result_should_not_have(call: Run, tmp_path: Path, name: str, said: str) -> None:
+    """`--out=~/x` is not replaced by bash; a long name would be found too long when an old result is moved aside."""
+    for extra in ((), ("--dry-run",)):
+        done = call("count-words", "a.txt", f"--out={name}", *extra)
+        assert (done.code, said in done.err) == (2, True), done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    if name[0] != "~":
+        for seed in ("0", "1"):
+            assert call("count-words", "a.txt", "--out", name[:115], "--seed", seed, "--overwrite").code == 0
+
+
 def test_interrupt_before_the_work_begins(tmp_path: Path) -> None:
     code = (
         # a shell that starts the tests in the background makes them ignore Ctrl-C
