@@ -14,6 +14,8 @@ from langadapt.corpus.store import document_id, finish, show_id, to_line
 
 # In `detected`: text that the detector could not tell, which is kept.
 UNSURE = "unsure"
+# So much is judged at once: ten times less costs a half more, ten times more gains nothing.
+TOGETHER, MOST_TOGETHER = 100_000, 1000
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Collector:
     detected: dict[str, int] = field(default_factory=dict)
     judged_bytes: int = 0
     accepted_bytes: int = 0
+    _waiting: list[tuple[RawDocument, str]] = field(default_factory=list)
+    _characters: int = 0
 
     def read(self, reader: FileReader, task: Task) -> None:
         """Take in one file."""
@@ -43,17 +47,35 @@ class Collector:
         for raw in reader.documents():
             self.take(raw)
             task.advance(len(raw.text))
+        self.flush()
 
     def take(self, raw: RawDocument) -> None:
-        """Normalise and judge one document."""
-        where = f"{raw.source}:{raw.line}"
-        text = normalise(raw.text, self.spool.tally, where)
+        """Normalise one document; it is judged together with others, the last ones at `flush`."""
+        text = normalise(raw.text, self.spool.tally, f"{raw.source}:{raw.line}")
         if not text:
             return
+        if self.rules.detector is None:
+            self._decide(raw, text, None)
+            return
+        self._waiting.append((raw, text))
+        self._characters += len(text)
+        if self._characters >= TOGETHER or len(self._waiting) >= MOST_TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Judge what is waiting."""
+        if self._waiting and self.rules.detector is not None:
+            texts = [text for _, text in self._waiting]
+            found = self.rules.detector.judge_texts(texts, self.rules.min_probability)
+            for (raw, text), lines in zip(self._waiting, found, strict=True):
+                self._decide(raw, text, lines)
+        self._waiting, self._characters = [], 0
+
+    def _decide(self, raw: RawDocument, text: str, lines: Lines | None) -> None:
         removed, removed_size = "", 0
         reason = None
-        if self.rules.detector is not None:
-            text, removed, removed_size, reason = self._judge(text, self.rules.detector)
+        if lines is not None:
+            text, removed, removed_size, reason = self._judge(text, lines)
         document, content = finish(raw, self.rules.lang, text)
         number = int(document.id, 16)
         size = len(text.encode())
@@ -66,12 +88,8 @@ class Collector:
         else:
             self.spool.add(number, content, to_line(document), size, len(text.split()), KEPT)
 
-    def _judge(self, text: str, detector: Judge) -> tuple[str, str, int, str | None]:
+    def _judge(self, text: str, found: Lines) -> tuple[str, str, int, str | None]:
         """(text to keep, a sample of removed lines, their bytes, reason to drop the whole)."""
-        if "\n" in text:
-            found = detector.judge_lines(text, self.rules.min_probability)
-        else:
-            found = Lines(text, detector.judge_document(text, self.rules.min_probability), "", {})
         size = len(text.encode())
         lost = min(size, sum(found.lost.values()))
         if found.verdict is None and not lost:

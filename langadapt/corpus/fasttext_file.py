@@ -7,6 +7,9 @@ import mmap
 import struct
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from langadapt.core.errors import DataError
 
 MAGIC = 793712314
@@ -34,6 +37,16 @@ def check_whole(path: Path) -> None:
                 f"`{path}` is a damaged fastText model: it has {len(data):,} bytes, its header announces {end:,}",
                 hint=_AGAIN,
             )
+
+
+def pruned_buckets(path: Path) -> npt.NDArray[np.int32] | None:
+    """(bucket, row behind the words) of the n-grams that are left in a whole model; None where all are."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        (pruned,) = struct.unpack_from("<q", data, 8 + _ARGS_BYTES + 20)
+        if pruned < 0:
+            return None
+        end = _after_dictionary(data, 8 + _ARGS_BYTES)
+        return np.frombuffer(data[end - 8 * pruned : end], np.int32).reshape(-1, 2)
 
 
 _AGAIN = "copy or download it again"

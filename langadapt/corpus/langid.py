@@ -10,15 +10,18 @@ import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from langadapt.core.errors import DataError
 from langadapt.core.io import cache_folder, sha256_file
 from langadapt.core.languages import primary
 from langadapt.corpus.fasttext_file import check_whole
+from langadapt.corpus.fasttext_table import Table
 from langadapt.corpus.script import can_be
 
 # lid.176.ftz of fastText (Joulin et al. 2016), CC BY-SA 3.0, 938,013 bytes
@@ -88,8 +91,7 @@ def accepted_labels(lang: str, also: Collection[str] = ()) -> frozenset[str]:
     return frozenset(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`probability` of the accepted labels; `label` is the likeliest one."""
 
     label: str
@@ -99,6 +101,29 @@ class Verdict:
     def names_a_rival(self, text: str) -> bool:
         """Is the label clear enough to be believed of this text?"""
         return self.label_probability >= RIVAL and can_be(text, self.label)
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """A document after its foreign lines: what is left and its verdict (None: too short), the first removed line,
+    and bytes removed by label."""
+
+    rest: str
+    verdict: Verdict | None
+    first_lost: str
+    lost: dict[str, int]
+
+
+class Ask(NamedTuple):
+    """Pieces of text that a verdict is asked for; of a `quick` one the probability may be too small, see `glance`."""
+
+    pieces: list[str]
+    quick: bool
+
+
+Found = TypeVar("Found")
+# Asks until it has found out: so many documents can be judged together, and the rules read as if there were one.
+Inquiry = Generator[Ask, list[Verdict], Found]
 
 
 class Judge(ABC):
@@ -116,57 +141,102 @@ class Judge(ABC):
         """`judge` for less time: its `probability` may be too small where the label is accepted and has over half."""
         return self.judge(text, limit)
 
+    def judge_pieces(self, pieces: Sequence[str], quick: bool = False) -> list[Verdict]:
+        """One verdict on each."""
+        return list(map(self.glance if quick else self.judge, pieces))
+
     def judge_document(self, text: str, enough: float = math.inf) -> Verdict | None:
         """Mean over up to five windows spread over the text; None when it is too short to tell.
 
         From `enough` on `probability` need not be exact, it is only known to be at least that.
         """
-        if len(text) < MIN_CHARACTERS:
-            return None
-        return self._mean_of([(window, 1) for window in windows(text)], WINDOW, enough)
+        return self._find_out([_document(text, enough)])[0]
 
-    def _mean_of(self, pieces: Sequence[tuple[str, int]], limit: int, enough: float) -> Verdict:
-        if enough < math.inf:
-            verdict = _mean([(self.glance(piece, limit), weight) for piece, weight in pieces])
-            if verdict.probability >= enough:
-                return verdict
-        return _mean([(self.judge(piece, limit), weight) for piece, weight in pieces])
-
-    def judge_lines(self, text: str, enough: float = math.inf) -> "Lines":
+    def judge_lines(self, text: str, enough: float = math.inf) -> Lines:
         """Take out the lines that are surely in another language, and judge the rest; `enough` as in `judge_document`.
 
         Documentation and web pages mix translated and untranslated paragraphs, so one verdict on the whole would
         keep or lose both together.
         """
-        kept: list[str] = []
-        lost: dict[str, int] = {}
-        sample = ""
-        verdicts: list[tuple[Verdict, int]] = []
-        judged: list[tuple[str, int]] = []
-        look = self.judge if enough == math.inf else self.glance
-        kept_bytes = 0
-        for line in text.split("\n"):
-            size = len(line.encode()) + 1
-            if len(line) >= MIN_CHARACTERS:
-                verdict = look(line, LINE_WINDOW)
-                # what a glance says too little of is over half, so never clear
-                clear = verdict.probability <= FOREIGN_LINE_TARGET and verdict.label_probability >= FOREIGN_LINE
-                if clear and can_be(line, verdict.label):
-                    lost[verdict.label] = lost.get(verdict.label, 0) + size
-                    sample = sample or line
-                    continue
-                verdicts.append((verdict, size))
-                judged.append((line, size))
-            kept.append(line)
-            kept_bytes += size
-        rest = "\n".join(kept).strip("\n") if lost else text
-        if 2 * sum(size for _, size in verdicts) >= kept_bytes and verdicts:
-            verdict = _mean(verdicts)
-            short = look == self.glance and verdict.probability < enough
-            rest_verdict: Verdict | None = self._mean_of(judged, LINE_WINDOW, math.inf) if short else verdict
-        else:
-            rest_verdict = self.judge_document(rest, enough)  # mostly short lines: only together do they tell something
-        return Lines(rest, rest_verdict, sample, lost)
+        return self._find_out([_lines(text, enough)])[0]
+
+    def judge_texts(self, texts: Sequence[str], enough: float = math.inf) -> list[Lines]:
+        """`judge_lines` of texts that have several, `judge_document` of the others: all together, which is faster."""
+        return self._find_out([_lines(text, enough) for text in texts])
+
+    def _find_out(self, inquiries: Sequence[Inquiry[Found]]) -> list[Found]:
+        found: dict[int, Found] = {}
+        answers: list[tuple[int, list[Verdict] | None]] = [(number, None) for number in range(len(inquiries))]
+        while answers:
+            asked: list[tuple[int, Ask]] = []
+            for number, answer in answers:
+                try:
+                    inquiry = inquiries[number]
+                    asked.append((number, next(inquiry) if answer is None else inquiry.send(answer)))
+                except StopIteration as end:
+                    found[number] = end.value
+            answers = []
+            for quick in (True, False):
+                some = [(number, ask.pieces) for number, ask in asked if ask.quick == quick]
+                verdicts = self.judge_pieces([piece for _, pieces in some for piece in pieces], quick)
+                end_of = 0
+                for number, pieces in some:
+                    end_of += len(pieces)
+                    answers.append((number, verdicts[end_of - len(pieces) : end_of]))
+        return [found[number] for number in range(len(inquiries))]
+
+
+def _document(text: str, enough: float) -> Inquiry[Verdict | None]:
+    if len(text) < MIN_CHARACTERS:
+        return None
+    found = windows(text)
+    return (yield from _mean_of(found, [1] * len(found), enough))
+
+
+def _mean_of(pieces: list[str], weights: Sequence[int], enough: float) -> Inquiry[Verdict]:
+    if enough < math.inf:
+        verdict = _mean((yield Ask(pieces, True)), weights)
+        if verdict.probability >= enough:
+            return verdict
+    return _mean((yield Ask(pieces, False)), weights)
+
+
+def _lines(text: str, enough: float) -> Inquiry[Lines]:
+    if "\n" not in text:
+        return Lines(text, (yield from _document(text, enough)), "", {})
+    lines = text.split("\n")
+    judged = [line for line in lines if len(line) >= MIN_CHARACTERS]
+    pieces = [line[:LINE_WINDOW] for line in judged]
+    sizes = list(map(len, judged if text.isascii() else map(str.encode, judged)))
+    quick = enough < math.inf
+    verdicts = yield Ask(pieces, quick)
+    # what a glance says too little of is over half, so never clear
+    foreign = {
+        number
+        for number, (label, probability, share) in enumerate(verdicts)
+        if probability <= FOREIGN_LINE_TARGET and share >= FOREIGN_LINE and can_be(judged[number], label)
+    }
+    rest, lost, first = text, dict[str, int](), ""
+    if foreign:
+        first = judged[min(foreign)]
+        for number in sorted(foreign):
+            label = verdicts[number].label
+            lost[label] = lost.get(label, 0) + sizes[number] + 1
+        of_line = iter(range(len(judged)))
+        kept = [line for line in lines if len(line) < MIN_CHARACTERS or next(of_line) not in foreign]
+        rest = "\n".join(kept).strip("\n")
+        stays = [number for number in range(len(judged)) if number not in foreign]
+        pieces, sizes = [pieces[number] for number in stays], [sizes[number] for number in stays]
+        verdicts = [verdicts[number] for number in stays]
+    weights = [size + 1 for size in sizes]
+    kept_bytes = len(text.encode()) + 1 - sum(lost.values())
+    if not weights or 2 * sum(weights) < kept_bytes:
+        # mostly short lines: only together do they tell something
+        return Lines(rest, (yield from _document(rest, enough)), first, lost)
+    verdict = _mean(verdicts, weights)
+    if quick and verdict.probability < enough:
+        verdict = _mean((yield Ask(pieces, False)), weights)
+    return Lines(rest, verdict, first, lost)
 
 
 class Detector(Judge):
@@ -184,6 +254,10 @@ class Detector(Judge):
         accepted = accepted_labels(lang, also)
         self._accepted = accepted - {"als"} if "als" in labels and primary(lang) == "sq" else accepted
         self.knows = bool(self._accepted & labels)
+        self._table = Table.of(self._model.f, path)
+        if self._table is not None:
+            self._names = [self._short[label] for label in self._table.labels]
+            self._own = np.flatnonzero([name in self._accepted for name in self._names])
 
     def judge(self, text: str, limit: int = WINDOW) -> Verdict:
         """One verdict on a piece of text; only its first `limit` characters are looked at."""
@@ -194,6 +268,14 @@ class Detector(Judge):
             return Verdict("und", 0.0, 0.0)
         accepted = sum(share for label, share in found if label in self._accepted)
         return Verdict(found[0][0], min(1.0, accepted), found[0][1])
+
+    def judge_pieces(self, pieces: Sequence[str], quick: bool = False) -> list[Verdict]:
+        """By the table where there is one: what it says differs from `judge` in the seventh digit."""
+        if self._table is None:
+            return super().judge_pieces(pieces, quick)
+        texts = [piece if piece.isprintable() else " ".join(piece.split()) for piece in pieces]
+        found = self._table.shares(texts, self._names, self._own)
+        return list(map(Verdict, found.label, found.accepted, found.share))
 
     def glance(self, text: str, limit: int = WINDOW) -> Verdict:
         """Only the likeliest label, where that is an accepted one: making five costs a third of the time."""
@@ -207,22 +289,11 @@ class Detector(Judge):
         return self.judge(text, limit)
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """A document after its foreign lines: what is left and its verdict (None: too short), the first removed line,
-    and bytes removed by label."""
-
-    rest: str
-    verdict: Verdict | None
-    first_lost: str
-    lost: dict[str, int]
-
-
-def _mean(verdicts: list[tuple[Verdict, int]]) -> Verdict:
-    total = sum(weight for _, weight in verdicts)
+def _mean(verdicts: Sequence[Verdict], weights: Sequence[int]) -> Verdict:
+    total = sum(weights)
     shares: dict[str, float] = {}
     probability = 0.0
-    for verdict, weight in verdicts:
+    for verdict, weight in zip(verdicts, weights, strict=True):
         probability += verdict.probability * weight / total
         shares[verdict.label] = shares.get(verdict.label, 0.0) + verdict.label_probability * weight / total
     label = max(sorted(shares), key=lambda name: shares[name])

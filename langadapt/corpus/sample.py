@@ -53,6 +53,7 @@ def sample(files: Sequence[Path], settings: ReadSettings, rules: Rules) -> Sampl
                 break
         if read > READ_BYTES:
             break
+    collector.flush()
     if not looked_at:
         return Sample(len(files), total, 0, 0, 0, 0)
     whole = read if read <= READ_BYTES else max(read, total)
