@@ -6,8 +6,7 @@ documents count once, and a document of one line is never touched: those are dup
 
 import hashlib
 import json
-from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +15,9 @@ import numpy.typing as npt
 
 from langadapt.core.io import canonical_json
 from langadapt.core.progress import Progress
-from langadapt.corpus.dedup import content_hash, each
+from langadapt.corpus.dedup import PART, content_hash, each, places_of
 from langadapt.corpus.filters import Filter
-from langadapt.corpus.spool import GONE, PREVIEW, Spool, lost_line
+from langadapt.corpus.spool import GONE, PREVIEW, Spool, lost_line, text_of
 from langadapt.corpus.store import show_id
 
 LEAST_CHARACTERS = 20
@@ -87,49 +86,56 @@ class Boilerplate:
 def strip(spool: Spool, places: Places, filters: Sequence[Filter], progress: Progress) -> Boilerplate:
     """Take boilerplate out of the documents at `places` of the spool, which are all different; record what went."""
     counts = LineCounts()
-    several = array("I")
-    for place in progress.track(each(places), "counting lines", total=len(places), unit="documents"):
-        record = spool.record(place)
-        if b"\\n" in record:  # an escaped line end
-            several.append(place)
-            counts.add(_keys(record))
+    several = np.zeros(len(spool), bool)
+    texts = zip(each(places), map(text_of, spool.records(places)), strict=True)
+    for place, text in progress.track(texts, "counting lines", total=len(places), unit="documents"):
+        if "\n" in text:
+            several[place] = True
+            counts.add(_keys(text))
     wanted = counts.candidates()
     found = Boilerplate({key: counts.counts[key] for key in wanted})
     if wanted and counts.error:
         found.documents = dict.fromkeys(wanted, 0)
-        for place in progress.track(several, "counting repeated lines", total=len(several), unit="documents"):
-            for key in _keys(spool.record(place)) & wanted:
+        again = places_of(several)
+        records = spool.records(again)
+        for record in progress.track(records, "counting repeated lines", total=len(again), unit="documents"):
+            for key in _keys(text_of(record)) & wanted:
                 found.documents[key] += 1
         found.documents = {key: count for key, count in found.documents.items() if count > counts.threshold}
+    del counts, wanted
     if found.documents:
-        candidates = np.frombuffer(several, np.uint32)
-        by_id = candidates[np.lexsort((candidates, spool.column("ids")[candidates]))]
-        _remove(spool, by_id, found, filters, progress)
+        _remove(spool, several, found, filters, progress)
         _record(spool, found)
     return found
 
 
-def _keys(record: bytes) -> set[int]:
-    return {key for line in json.loads(record)["text"].split("\n") if (key := line_key(line)) is not None}
+def _keys(text: str) -> set[int]:
+    return {key for line in text.split("\n") if (key := line_key(line)) is not None}
 
 
-def _remove(spool: Spool, by_id: Places, found: Boilerplate, filters: Sequence[Filter], progress: Progress) -> None:
+def _remove(spool: Spool, several: Places, found: Boilerplate, filters: Sequence[Filter], progress: Progress) -> None:
     """In the order of ids, so that the same document keeps a line whatever the order of the files."""
     seen: set[int] = set()
-    for place in progress.track(each(by_id), "removing repeated lines", total=len(by_id), unit="documents"):
-        value = json.loads(spool.record(place))
-        rest, here = [], set()
-        for line in value["text"].split("\n"):
-            key = line_key(line)
-            if key in found.documents:
-                here.add(key)
+    total = int(several.sum())
+    for place, record in progress.track(
+        _by_id(spool, several), "removing repeated lines", total=total, unit="documents"
+    ):
+        lines = text_of(record).split("\n")
+        keys = list(map(line_key, lines))
+        here = found.documents.keys() & keys
+        if not here:
+            continue
+        value = json.loads(record)
+        rest = []
+        for line, key in zip(lines, keys, strict=True):
+            if key in here:
                 if key in seen:
                     found.removed[key] = found.removed.get(key, 0) + len(line.encode()) + 1
                     continue
                 found.text.setdefault(key, " ".join(line.split())[:PREVIEW])
             rest.append(line)
         seen |= here
-        before = spool.sizes[place]
+        before = len(value["text"].encode())
         text = "\n".join(rest).strip("\n")
         size = len(text.encode())
         if size == before:
@@ -143,7 +149,14 @@ def _remove(spool: Spool, by_id: Places, found: Boilerplate, filters: Sequence[F
             spool.tally.drop(reason, size, value["source"])
             spool.gone[place] = GONE
             lost = lost_line(value["id"], value["source"], reason, text, size)
-            spool.replace(place, (0, 0), lost, size, 0)
+            spool.replace(place, (0, int(value["id"], 16)), lost, size, 0)
+
+
+def _by_id(spool: Spool, wanted: Places) -> Iterator[tuple[int, bytes]]:
+    for part, ids in spool.ids.split(PART):
+        here = wanted[part]
+        places = part[here][np.lexsort((part[here], ids[here]))]
+        yield from zip(each(places), spool.records(places), strict=True)
 
 
 def _record(spool: Spool, found: Boilerplate) -> None:

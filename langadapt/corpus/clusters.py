@@ -1,7 +1,6 @@
-"""Texts that share keys become clusters; the keys wait on disk, so memory holds 8 bytes a text and one band."""
+"""Texts that share keys become clusters; the keys wait on disk, so memory holds 4 bytes a text and part of a band."""
 
 import tempfile
-from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -10,50 +9,65 @@ import numpy as np
 import numpy.typing as npt
 
 from langadapt.core import interrupt
-from langadapt.corpus.dedup import PART, parts
+from langadapt.corpus.dedup import PART
 from langadapt.corpus.neardup import BANDS, band_keys
+from langadapt.corpus.numbers import CHUNK
 
 # Fits the caches: with larger batches the same work takes a third longer.
 BATCH_CHARACTERS = 1 << 17
 
-Places = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.uint32]
-# (where a block of keys begins in the file, how many texts it holds)
+Keys = npt.NDArray[np.uint64]
+# (where a block begins in the file, how many texts it holds)
 Blocks = list[tuple[int, int]]
 
 
 def near_duplicates(texts: Iterable[tuple[int, str]], count: int, folder: Path) -> Numbers:
-    """Clusters of near-duplicates among `count` numbered texts: for each text the smallest number of its cluster.
+    """Clusters of near-duplicates among texts numbered below `count`: for each the smallest number of its cluster.
 
     A text stands alone if it is not among `texts` or has too few shingles. The result does not depend on the order.
     """
     parent = np.arange(count, dtype=np.uint32)
     with tempfile.TemporaryFile(dir=folder) as file:
-        found = array("I")
-        blocks = _spill(texts, file, found)
-        if not found:
-            return parent
-        numbers = np.frombuffer(found, np.uint32)
-        keys = np.empty(len(numbers), np.uint64)
+        blocks = _spill(texts, file)
+        bits = min(16, (sum(size for _, size in blocks) // PART).bit_length())
         for band in range(BANDS):
-            _read_band(file, blocks, band, keys)
-            for first, second in _equal(keys):
+            for part in range(1 << bits):
                 interrupt.poll()
-                union(parent, numbers[first], numbers[second])
+                numbers, keys = _read(file, blocks, band, bits, part)
+                order = np.argsort(keys)
+                keys, numbers = keys[order], numbers[order]
+                same = np.flatnonzero(keys[1:] == keys[:-1])
+                union(parent, numbers[same], numbers[same + 1])
     _settle(parent)
     return parent
 
 
-def _spill(texts: Iterable[tuple[int, str]], file: IO[bytes], found: "array[int]") -> Blocks:
+def _spill(texts: Iterable[tuple[int, str]], file: IO[bytes]) -> Blocks:
+    """Write numbers and keys, band after band, of so many texts at once that they can be read in few pieces."""
     blocks: Blocks = []
-    end = 0
-    for numbers, batch in _batches(texts):
+    waiting: list[tuple[Numbers, Keys]] = []
+    size = end = 0
+
+    def write() -> None:
+        nonlocal size, end, waiting
+        numbers = np.concatenate([each for each, _ in waiting])
+        file.write(numbers.tobytes())
+        for band in range(BANDS):
+            file.write(np.concatenate([keys[band] for _, keys in waiting]).tobytes())
+        blocks.append((end, size))
+        end += size * (4 + 8 * BANDS)
+        waiting, size = [], 0
+
+    for batch_numbers, batch in _batches(texts):
         keys, enough = band_keys(batch)
         if keys.shape[1]:
-            file.write(keys.tobytes())
-            found.extend(np.array(numbers, np.uint32)[enough].tolist())
-            blocks.append((end, keys.shape[1]))
-            end += keys.nbytes
+            waiting.append((np.array(batch_numbers, np.uint32)[enough], keys))
+            size += keys.shape[1]
+        if size >= CHUNK:
+            write()
+    if waiting:
+        write()
     return blocks
 
 
@@ -72,20 +86,20 @@ def _batches(texts: Iterable[tuple[int, str]]) -> Iterator[tuple[list[int], list
         yield numbers, batch
 
 
-def _read_band(file: IO[bytes], blocks: Blocks, band: int, keys: npt.NDArray[np.uint64]) -> None:
-    filled = 0
-    for at, count in blocks:
-        file.seek(at + band * count * 8)
-        keys[filled : filled + count] = np.frombuffer(file.read(count * 8), np.uint64)
-        filled += count
-
-
-def _equal(keys: npt.NDArray[np.uint64]) -> Iterator[tuple[Places, Places]]:
-    """Pairs of places with equal keys, enough of them to connect all places of one key."""
-    for part in parts(keys):
-        order = part[np.argsort(keys[part])]
-        same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
-        yield order[same], order[same + 1]
+def _read(file: IO[bytes], blocks: Blocks, band: int, bits: int, part: int) -> tuple[Numbers, Keys]:
+    """Numbers and keys of one band, only those whose keys begin with the bits of `part`."""
+    numbers, keys = [np.zeros(0, np.uint32)], [np.zeros(0, np.uint64)]
+    for at, size in blocks:
+        file.seek(at + size * (4 + 8 * band))
+        found = np.frombuffer(file.read(size * 8), np.uint64)
+        file.seek(at)
+        owner = np.frombuffer(file.read(size * 4), np.uint32)
+        if bits:
+            here = np.flatnonzero(found >> np.uint64(64 - bits) == part)
+            found, owner = found[here], owner[here]
+        numbers.append(owner)
+        keys.append(found)
+    return np.concatenate(numbers), np.concatenate(keys)
 
 
 def roots(parent: Numbers, places: Numbers) -> Numbers:

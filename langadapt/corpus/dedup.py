@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from langadapt.corpus.numbers import Numbers
+
 # So many keys are sorted at once; more cost memory, fewer cost time.
 PART = 1 << 20
 
@@ -17,31 +19,17 @@ def content_hash(text: str) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
 
 
-def first_of_each(
-    high_N: npt.NDArray[np.uint64], low_N: npt.NDArray[np.uint64], id_N: npt.NDArray[np.uint64]
-) -> npt.NDArray[np.uint32]:
-    """For each of N documents the place of the one to keep: with equal content (high, low) and the smallest id."""
-    first = np.empty(len(id_N), np.uint32)
-    for part in parts(low_N):
-        order = part[np.lexsort((part, id_N[part], low_N[part], high_N[part]))]
-        high, low = high_N[order], low_N[order]
+def first_of_each(high: Numbers, low: Numbers, ids: Numbers) -> npt.NDArray[np.uint32]:
+    """For each document the place of the one to keep: with equal content (high, low) and the smallest id."""
+    first = np.empty(len(ids), np.uint32)
+    for part, low_N in low.split(PART):
+        high_N, id_N = high.take(part), ids.take(part)
+        order = np.lexsort((part, id_N, low_N, high_N))
+        high_N, low_N, part = high_N[order], low_N[order], part[order]
         new = np.ones(len(order), bool)
-        new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-        first[order] = order[new][np.cumsum(new) - 1]
+        new[1:] = (high_N[1:] != high_N[:-1]) | (low_N[1:] != low_N[:-1])
+        first[part] = part[new][np.cumsum(new) - 1]
     return first
-
-
-def parts(keys: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Places of `keys`, divided so that equal keys are together and each part holds about a million: sorting copies."""
-    bits = min(8, (len(keys) // PART).bit_length())
-    if not bits:
-        yield np.arange(len(keys), dtype=np.int64)
-        return
-    label = np.empty(len(keys), np.uint8)
-    for at in range(0, len(keys), PART):
-        label[at : at + PART] = keys[at : at + PART] >> np.uint64(64 - bits)
-    for value in range(1 << bits):
-        yield np.flatnonzero(label == value)
 
 
 def places_of(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:

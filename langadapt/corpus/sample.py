@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from langadapt.corpus.collect import Collector, Rules
 from langadapt.corpus.read import FileReader, ReadSettings
-from langadapt.corpus.spool import Spool
+from langadapt.corpus.spool import KEPT, Spool
 from langadapt.corpus.tally import Tally
 from langadapt.corpus.unpack import PARQUET, open_file, packing
 
@@ -58,13 +60,13 @@ def sample(files: Sequence[Path], settings: ReadSettings, rules: Rules) -> Sampl
         return Sample(len(files), total, 0, 0, 0, 0)
     whole = read if read <= READ_BYTES else max(read, total)
     scale = whole / looked_at
-    kept = [place for place, gone in enumerate(spool.gone) if not gone]
+    kept = np.flatnonzero(np.frombuffer(spool.gone, np.uint8) == KEPT) if spool.gone else np.zeros(0, np.int64)
     return Sample(
         len(files),
         total,
         round(len(kept) * scale),
-        round(sum(spool.sizes[place] for place in kept) * scale),
-        round(sum(spool.words[place] for place in kept) * scale),
+        round(int(spool.sizes.take(kept).sum(dtype=np.int64)) * scale),
+        round(int(spool.words.take(kept).sum(dtype=np.int64)) * scale),
         round(lines * scale),
     )
 

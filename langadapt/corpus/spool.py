@@ -1,15 +1,17 @@
-"""Records of kept and dropped texts on disk, with an index in memory of 37 bytes a text."""
+"""Records of kept and dropped texts on disk, with what is known of each; memory holds a byte a text."""
 
 import json
 import os
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from langadapt.core.io import canonical_json
+from langadapt.corpus.numbers import CHUNK, Numbers
 from langadapt.corpus.read import RawDocument
 from langadapt.corpus.store import show_id
 from langadapt.corpus.tally import Tally
@@ -17,8 +19,7 @@ from langadapt.corpus.tally import Tally
 PREVIEW = 200
 KEPT, GONE = 0, 1
 _MANY = 1 << 32
-# Where every 64th record starts is kept; the others are found by adding lengths, which takes a microsecond.
-_STRIDE = 64
+_TEXT = b'"text":"'
 
 
 def lost_line(name: str, where: str, reason: str, text: str, size: int, **more: object) -> bytes:
@@ -27,37 +28,44 @@ def lost_line(name: str, where: str, reason: str, text: str, size: int, **more: 
     return (canonical_json(record) + "\n").encode()
 
 
+def text_of(record: bytes) -> str:
+    """Text of a kept record, whose last key it is; without escapes it need not be parsed."""
+    # a quotation mark inside a string has a backslash before it
+    start = record.index(_TEXT) + len(_TEXT)
+    plain = record[start:-3]
+    return str(json.loads(record)["text"]) if b"\\" in plain else plain.decode()
+
+
 @dataclass
 class Spool:
     """Records in reading order. `high` and `low` are the content hash, `lengths` the bytes of the record."""
 
     file: IO[bytes]
     tally: Tally
-    ids: "array[int]" = field(default_factory=lambda: array("Q"))
-    high: "array[int]" = field(default_factory=lambda: array("Q"))
-    low: "array[int]" = field(default_factory=lambda: array("Q"))
-    lengths: "array[int]" = field(default_factory=lambda: array("I"))
-    sizes: "array[int]" = field(default_factory=lambda: array("I"))
-    words: "array[int]" = field(default_factory=lambda: array("I"))
+    folder: Path | None = None
+    """Where the numbers go when they are many."""
     gone: "array[int]" = field(default_factory=lambda: array("B"))
-    origin: "array[int] | None" = None
+    origin: Numbers | None = None
     """`low` before any text was replaced; None while none was."""
     _end: int = 0
-    _landmarks: "array[int]" = field(default_factory=lambda: array("Q"))
-    _starts: "array[int] | None" = None
-    """Where each record starts, once one was replaced: then they do not follow each other."""
+
+    def __post_init__(self) -> None:
+        self.ids, self.high, self.low, self._starts = (Numbers("Q", self.folder) for _ in range(4))
+        self.lengths, self.sizes, self.words = (Numbers("I", self.folder) for _ in range(3))
+
+    def __len__(self) -> int:
+        return len(self.gone)
 
     def add(self, number: int, content: tuple[int, int], record: bytes, size: int, words: int, gone: int) -> None:
-        """Append one record."""
+        """Append one record; what is gone already has no content, but is spread over the parts that are sorted."""
+        if gone == GONE:
+            content = (0, number)
         if self.origin is not None:
             self.origin.append(content[1])
         self.ids.append(number)
         self.high.append(content[0])
         self.low.append(content[1])
-        if self._starts is not None:
-            self._starts.append(self._end)
-        elif len(self.lengths) % _STRIDE == 0:
-            self._landmarks.append(self._end)
+        self._starts.append(self._end)
         self.lengths.append(len(record))
         # a line that was not read whole may be longer; only the tally needs to know
         self.sizes.append(min(size, _MANY - 1))
@@ -75,42 +83,25 @@ class Spool:
     def replace(self, place: int, content: tuple[int, int], record: bytes, size: int, words: int) -> None:
         """Give a kept text another record; its id stays."""
         if self.origin is None:
-            self.origin = array("Q", self.low)
-        if self._starts is None:
-            self._starts = self._all_starts()
-        self.high[place], self.low[place] = content
-        self._starts[place], self.lengths[place] = self._end, len(record)
-        self.sizes[place], self.words[place] = size, words
+            self.origin = self.low.copy()
+        self.high.put(place, content[0])
+        self.low.put(place, content[1])
+        self._starts.put(place, self._end)
+        self.lengths.put(place, len(record))
+        self.sizes.put(place, size)
+        self.words.put(place, words)
         self.file.write(record)
         self._end += len(record)
-
-    def record(self, place: int) -> bytes:
-        """One record as it was written; call `settle` after the last `add` or `replace`."""
-        if self._starts is not None:
-            start = self._starts[place]
-        else:
-            near = place // _STRIDE
-            start = self._landmarks[near] + sum(self.lengths[near * _STRIDE : place])
-        return os.pread(self.file.fileno(), self.lengths[place], start)
-
-    def _all_starts(self) -> "array[int]":
-        starts = array("Q")
-        end = 0
-        for length in self.lengths:
-            starts.append(end)
-            end += length
-        return starts
 
     def settle(self) -> None:
         """Make what was written readable."""
         self.file.flush()
 
-    def text(self, place: int) -> str:
-        """Text of a kept record."""
-        return str(json.loads(self.record(place))["text"])
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """A column as an array without a copy; nothing can be added while it is in use."""
-        data: array[int] = getattr(self, name)
-        kinds = {"Q": np.uint64, "I": np.uint32, "B": np.uint8}
-        return np.frombuffer(data, kinds[data.typecode]) if data else np.zeros(0, kinds[data.typecode])
+    def records(self, places: npt.NDArray[Any]) -> Iterator[bytes]:
+        """The records at `places`, each as it was last written before the last `settle`."""
+        file = self.file.fileno()
+        for at in range(0, len(places), CHUNK):
+            piece = places[at : at + CHUNK]
+            starts, lengths = self._starts.take(piece).tolist(), self.lengths.take(piece).tolist()
+            for start, length in zip(starts, lengths, strict=True):
+                yield os.pread(file, length, start)

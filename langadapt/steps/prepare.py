@@ -94,7 +94,7 @@ def run(config: Config, out: Output) -> Artifact:
     tally = Tally()
     rules_used: dict[str, int] = {}
     with tempfile.TemporaryFile(dir=out.folder) as spooled:
-        spool = Spool(spooled, tally)
+        spool = Spool(spooled, tally, out.folder)
         collector = Collector(_rules(config, detector), spool)
         task = out.progress.start("reading text", total=sum(file.stat().st_size for file in files), unit="bytes")
         for file in files:
@@ -102,7 +102,7 @@ def run(config: Config, out: Output) -> Artifact:
             collector.read(reader, task)
             rules_used[reader.rule] = rules_used.get(reader.rule, 0) + 1
         task.finish()
-        found = len(spool.ids)
+        found = len(spool)
         written = write(spool, out.folder, _plan(config), out.progress)
     _say_rules(rules_used, out.progress)
     looks = ", ".join(f"{label} {share:.0%}" for label, share in list(_shares(collector.detected).items())[:3])

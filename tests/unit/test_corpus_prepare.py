@@ -4,9 +4,11 @@ import gzip
 import json
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from langadapt.core import verb
@@ -15,10 +17,12 @@ from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import resolve_inputs
 from langadapt.core.progress import Note, Progress
+from langadapt.core.types import Document
 from langadapt.corpus import langid
 from langadapt.corpus.langid import Judge, Verdict, accepted_labels, windows
-from langadapt.corpus.spool import KEPT, Spool
-from langadapt.corpus.store import documents, lang_of
+from langadapt.corpus.numbers import Numbers
+from langadapt.corpus.spool import KEPT, Spool, text_of
+from langadapt.corpus.store import documents, lang_of, to_line
 from langadapt.corpus.tally import Tally
 
 WORDS = ["alma", "fa", "ház", "kutya", "macska", "szék", "asztal", "ablak", "ajtó", "könyv", "levél", "virág"]
@@ -289,31 +293,74 @@ def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert langid.find_model(tmp_path / "given") == tmp_path / "given"
 
 
-def test_records_are_found_by_their_lengths_also_after_some_were_replaced(tmp_path: Path) -> None:
+def test_records_are_found_also_after_some_were_replaced(tmp_path: Path) -> None:
     with (tmp_path / "spool").open("w+b") as file:
-        spool = Spool(file, Tally())
+        spool = Spool(file, Tally(), tmp_path)
         records = [b"%d" % number * (number % 7 + 1) for number in range(300)]
         for number, record in enumerate(records):
             spool.add(number, (0, number), record, len(record), 1, KEPT)
         spool.settle()
-        assert [spool.record(place) for place in range(300)] == records
+        assert list(spool.records(np.arange(300))) == records
         for place in (0, 63, 64, 299):
             records[place] = b"another %d" % place
             spool.replace(place, (1, 1), records[place], 9, 2)
         records.append(b"the last")
         spool.add(300, (0, 300), records[-1], 8, 1, KEPT)
         spool.settle()
-        assert [spool.record(place) for place in range(301)] == records
-        assert list(spool.origin or ()) == list(range(301))
+        order = np.random.default_rng(1).permutation(301)
+        assert list(spool.records(order)) == [records[place] for place in order.tolist()]
+        assert spool.origin is not None and spool.origin.part(0, 301).tolist() == list(range(301))
+        assert spool.low.take(np.array([300, 64, 2])).tolist() == [300, 1, 2]
 
 
-def test_many_documents_are_written_in_parts_and_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "text", ["plain", 'a "quoted" one', "two\nlines", 'ends in "text":"', "back\\slash", "ő\u2028"]
+)
+def test_the_text_of_a_record_is_read_without_parsing_it(text: str) -> None:
+    assert text_of(to_line(Document("id", text, "hu", 'a"text":"b.txt'))) == text
+
+
+def test_numbers_are_the_same_on_disk_and_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langadapt.corpus.numbers.CHUNK", 8)
+    moments = np.random.default_rng(2)
+    values = moments.integers(0, 2**64, 61, dtype=np.uint64)
+    numbers = Numbers("Q", tmp_path)
+    for value in values.tolist():
+        numbers.append(value)
+    for place in (0, 7, 8, 40, 60):
+        values[place] = place
+        numbers.put(place, place)
+    assert len(numbers) == 61 and numbers.part(5, 61).tolist() == values[5:].tolist()
+    assert [number for _, part in numbers.chunks() for number in part.tolist()] == values.tolist()
+    order = moments.permutation(61).astype(np.uint32)
+    assert numbers.take(order).tolist() == values[order].tolist()
+    assert numbers.take(order[:0]).tolist() == [] and numbers.copy().part(0, 61).tolist() == values.tolist()
+    parts = list(numbers.split(10))
+    assert len(parts) == 8 and sorted(place for places, _ in parts for place in places.tolist()) == list(range(61))
+    for places, found in parts:
+        assert found.tolist() == values[places].tolist()
+    ends = [(int(found.min()), int(found.max())) for _, found in parts if len(found)]
+    assert all(one[1] < other[0] for one, other in pairwise(ends))
+    assert not list(tmp_path.iterdir())  # the file has no name
+
+
+@pytest.mark.parametrize("more", [{}, {"near_duplicates": "mark"}, {"max_bytes": 30_000}, {"near_duplicates": "off"}])
+def test_many_documents_are_written_in_parts_and_by_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
     """In parts of 64 places the same as at once: what keeps memory small may not change a byte."""
-    (tmp_path / "t.txt").write_text("\n".join([*sentences(900), *sentences(80, seed=1)] * 2), encoding="utf-8")
-    one, _ = prepare(tmp_path / "one", tmp_path / "t.txt", held_out_share=0.1)
-    for module in ("dedup", "arrange", "clusters"):
+    pages = [f"{line}\nThis banner stands on every single page\n{line} b" for line in sentences(120, seed=2)]
+    near = [f"{line} {line}" for line in sentences(90, seed=3)]
+    near += [f"{line} kutya" for line in near[:40]]
+    lines = [*sentences(700), *sentences(80, seed=1), *pages, *near, "rövid"] * 2
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines), encoding="utf-8")
+    one, _ = prepare(tmp_path / "one", tmp_path / "t.jsonl", held_out_share=0.1, **more)
+    for module in ("dedup", "arrange", "clusters", "boilerplate"):
         monkeypatch.setattr(f"langadapt.corpus.{module}.PART", 64)
-    two, _ = prepare(tmp_path / "two", tmp_path / "t.txt", held_out_share=0.1)
+    for module in ("numbers", "spool", "arrange", "clusters"):
+        monkeypatch.setattr(f"langadapt.corpus.{module}.CHUNK", 50)
+    two, _ = prepare(tmp_path / "two", tmp_path / "t.jsonl", held_out_share=0.1, **more)
     assert two.manifest["files"] == one.manifest["files"] and two.facts == one.facts
     ids = [line["id"] for line in lines_of(two, "documents.jsonl.gz")]
     assert ids == sorted(ids) and len(ids) > 64
+    assert {"boilerplate", "duplicate", "too-short"} <= set(one.facts["dropped"])
