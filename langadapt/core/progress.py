@@ -92,13 +92,20 @@ class Progress:
         self.listener(Note(text=text, level="warning"))
 
     def track(
-        self, items: Iterable[Item], task: str, *, total: int | None = None, unit: str = "items"
+        self, items: Iterable[Item], task: str, *, total: int | None = None, unit: str = "items", every: int = 1
     ) -> Iterator[Item]:
-        """Pass `items` through, reporting each; raises Interrupted between two items when a signal came."""
+        """Pass `items` through, reporting each, or each `every`th where they are cheap; raises Interrupted between
+        two reports when a signal came."""
         bar = self.start(task, total=total, unit=unit)
+        waiting = 0
         for item in items:
             yield item
-            bar.advance()
+            waiting += 1
+            if waiting >= every:
+                bar.advance(waiting)
+                waiting = 0
+        if waiting:
+            bar.advance(waiting)
         bar.finish()
 
     def start(self, task: str, *, total: int | None = None, unit: str = "items", done: int = 0) -> "Task":

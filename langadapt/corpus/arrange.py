@@ -129,7 +129,7 @@ def _alike(spool: Spool, exact: Places, folder: Path, progress: Progress) -> tup
     """For each place the one that stands for it and what is similar; and clusters, texts in them, the largest."""
     unique = _alone(spool, exact)
     texts = zip(each(unique), map(text_of, spool.records(unique)), strict=True)
-    counted = progress.track(texts, "looking for near-duplicates", total=len(unique), unit="documents")
+    counted = progress.track(texts, "looking for near-duplicates", total=len(unique), unit="documents", every=100)
     leader = near_duplicates(counted, len(exact), folder)
     del unique
     joined = np.concatenate(
@@ -236,7 +236,7 @@ def _write_files(
     ):
         files = {TRAINS: train, HELD: held_out_file}
         lines = _lines(spool, families, fate)
-        for kind, line in progress.track(lines, "writing documents", total=len(fate), unit="documents"):
+        for kind, line in progress.track(lines, "writing documents", total=len(fate), unit="documents", every=100):
             files.get(kind, dropped).write(line)
 
 

@@ -88,7 +88,7 @@ def strip(spool: Spool, places: Places, filters: Sequence[Filter], progress: Pro
     counts = LineCounts()
     several = np.zeros(len(spool), bool)
     texts = zip(each(places), map(text_of, spool.records(places)), strict=True)
-    for place, text in progress.track(texts, "counting lines", total=len(places), unit="documents"):
+    for place, text in progress.track(texts, "counting lines", total=len(places), unit="documents", every=100):
         if "\n" in text:
             several[place] = True
             counts.add(_keys(text))
@@ -98,7 +98,7 @@ def strip(spool: Spool, places: Places, filters: Sequence[Filter], progress: Pro
         found.documents = dict.fromkeys(wanted, 0)
         again = places_of(several)
         records = spool.records(again)
-        for record in progress.track(records, "counting repeated lines", total=len(again), unit="documents"):
+        for record in progress.track(records, "counting repeated lines", total=len(again), unit="documents", every=100):
             for key in _keys(text_of(record)) & wanted:
                 found.documents[key] += 1
         found.documents = {key: count for key, count in found.documents.items() if count > counts.threshold}

@@ -4,18 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from langadapt.core.progress import Task
+from langadapt.corpus.dedup import words_hash
 from langadapt.corpus.filters import Filter
 from langadapt.corpus.langid import MAX_FOREIGN_SHARE, Judge, Lines
 from langadapt.corpus.lines import Line
 from langadapt.corpus.normalise import normalise
 from langadapt.corpus.read import FileReader, RawDocument
 from langadapt.corpus.spool import GONE, KEPT, PREVIEW, Spool, lost_line
-from langadapt.corpus.store import document_id, finish, show_id, to_line
+from langadapt.corpus.store import document_id, show_id, to_line
 
 # In `detected`: text that the detector could not tell, which is kept.
 UNSURE = "unsure"
 # So much is judged at once: ten times less costs a half more, ten times more gains nothing.
 TOGETHER, MOST_TOGETHER = 100_000, 1000
+# Characters between two reports; saying it of each short document costs as much as reading it.
+REPORTED = 10_000
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,15 @@ class Collector:
         """Take in one file."""
         reader.tally = self.spool.tally
         reader.on_loss = self._line_lost(reader)
+        size = 0
         for raw in reader.documents():
             self.take(raw)
-            task.advance(len(raw.text))
+            size += len(raw.text)
+            if size >= REPORTED:
+                task.advance(size)
+                size = 0
         self.flush()
+        task.advance(size)
 
     def take(self, raw: RawDocument) -> None:
         """Normalise one document; it is judged together with others, the last ones at `flush`."""
@@ -76,9 +84,10 @@ class Collector:
         reason = None
         if lines is not None:
             text, removed, removed_size, reason = self._judge(text, lines)
-        document, content = finish(raw, self.rules.lang, text)
-        number = int(document.id, 16)
-        size = len(text.encode())
+        words = text.split()
+        content = words_hash(words)
+        number = document_id(raw.source, raw.offset, content)
+        size = len(text) if text.isascii() else len(text.encode())
         if reason is None:
             reason = next((found for check in self.rules.filters if (found := check(text)) is not None), None)
         if removed_size:
@@ -86,7 +95,8 @@ class Collector:
         if reason is not None:
             self.spool.lose(raw, text, reason, size=size, number=number)
         else:
-            self.spool.add(number, content, to_line(document), size, len(text.split()), KEPT)
+            line = to_line(show_id(number), self.rules.lang, raw.source, text)
+            self.spool.add(number, content, line, size, len(words), KEPT)
 
     def _judge(self, text: str, found: Lines) -> tuple[str, str, int, str | None]:
         """(text to keep, a sample of removed lines, their bytes, reason to drop the whole)."""

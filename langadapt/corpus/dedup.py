@@ -1,6 +1,7 @@
 """Exact duplicates, equal after NFC with white space collapsed; the first by id stays, whatever the file order."""
 
 import hashlib
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +12,19 @@ from langadapt.corpus.numbers import Numbers
 
 # So many keys are sorted at once; more cost memory, fewer cost time.
 PART = 1 << 20
+_HALVES = struct.Struct(">QQ")
 
 
 def content_hash(text: str) -> tuple[int, int]:
     """128 bits of the text with white space collapsed, as two unsigned 64-bit numbers; `text` is NFC already."""
-    digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
-    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+    return words_hash(text.split())
+
+
+def words_hash(words: list[str]) -> tuple[int, int]:
+    """`content_hash` of a text that is split already."""
+    digest = hashlib.blake2b(" ".join(words).encode(), digest_size=16).digest()
+    high, low = _HALVES.unpack(digest)
+    return high, low
 
 
 def first_of_each(high: Numbers, low: Numbers, ids: Numbers) -> npt.NDArray[np.uint32]:

@@ -46,13 +46,19 @@ _LETTERS = 200
 
 def can_be(text: str, label: str) -> bool:
     """False if most letters at the start of `text` are of a script that the language `label` is not written in."""
-    letters = [letter for letter in text[: 4 * _LETTERS] if letter.isalpha()][:_LETTERS]
-    if not letters:
-        return True
-    names = Counter[str]()
-    for letter, count in Counter(letters).items():
-        names[_name_of(letter)] += count
-    name = names.most_common(1)[0][0]
+    start = text[: 4 * _LETTERS]
+    if start.isascii():
+        if not any(map(str.isalpha, start)):
+            return True
+        name = "LATIN"
+    else:
+        letters = [letter for letter in start if letter.isalpha()][:_LETTERS]
+        if not letters:
+            return True
+        names = Counter[str]()
+        for letter, count in Counter(letters).items():
+            names[_name_of(letter)] += count
+        name = names.most_common(1)[0][0]
     script = _script_of(label)
     return name not in _SCRIPTS or script is None or script in _SCRIPTS[name]
 

@@ -1,15 +1,16 @@
 """The files of a corpus artifact, and the one way for other steps to read documents, also from plain files."""
 
 import gzip
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import IO, Literal, cast
 
 from langadapt.core.artifact import is_artifact, open_artifact
 from langadapt.core.errors import DataError
-from langadapt.core.io import canonical_json
 from langadapt.core.rng import stream_key
 from langadapt.core.types import Document
 from langadapt.corpus.dedup import content_hash
@@ -30,8 +31,13 @@ HELD_OUT_SHARE = 0.02
 def gzip_writer(path: Path) -> Iterator[IO[bytes]]:
     """A gzip file whose bytes depend on its content only: no time and no name in the header."""
     # level 6 costs half of level 9 and is 1 % larger
-    with path.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
-        yield cast(IO[bytes], packed)
+    # and a call for each short line costs as much as packing it
+    with (
+        path.open("wb") as file,
+        gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
+        io.BufferedWriter(cast(io.RawIOBase, packed), 1 << 17) as buffered,
+    ):
+        yield buffered
 
 
 def document_id(source: str, offset: int, content: tuple[int, int]) -> int:
@@ -44,12 +50,10 @@ def show_id(number: int) -> str:
     return f"{number:016x}"
 
 
-def to_line(document: Document) -> bytes:
-    """One line of documents.jsonl.gz."""
-    return (
-        canonical_json({"id": document.id, "lang": document.lang, "source": document.source, "text": document.text})
-        + "\n"
-    ).encode()
+def to_line(name: str, lang: str, source: str, text: str) -> bytes:
+    """One line of documents.jsonl.gz: `canonical_json` of the four fields, in half the time."""
+    quote = encode_basestring
+    return f'{{"id":{quote(name)},"lang":{quote(lang)},"source":{quote(source)},"text":{quote(text)}}}\n'.encode()
 
 
 def finish(raw: RawDocument, lang: str, text: str) -> tuple[Document, tuple[int, int]]:

@@ -3,7 +3,8 @@
 Documents are packed without loss, each behind a separator token; the separator is chosen by measurement.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,8 @@ def run(config: Config, out: Output) -> Artifact:
     _check(config)
     model: Path = out.inputs["model"].path
     _check_positions(config, model)
+    for sentence in _same_text(config, out.inputs["corpora"]):
+        out.progress.warn(sentence)
     tokenizer = load_tokenizer(model)
     rows = int(model_facts(model)["rows"])
     separator, scores = _separator(config, out, model, tokenizer, rows)
@@ -130,6 +133,23 @@ def _check_positions(config: Config, model: Path) -> None:
     from langadapt.model.facts import check_positions
 
     check_positions(model, config.block_tokens, "a block has", "give shorter blocks: --block-tokens {}")
+
+
+def _same_text(config: Config, corpora: Mapping[str, Input]) -> list[str]:
+    """What is wrong where two corpora hold the same text: it is a slip of the fingers, but harmless to the code."""
+    held: dict[str, set[str]] = {}
+    for name, source in corpora.items():
+        made_from = source.artifact.manifest["inputs"].get("text") if source.artifact else None
+        held[name] = {source.digest, *(made_from or ())} - {""}
+    found = []
+    for one, other in combinations(sorted(corpora, key=lambda name: (name in config.replay, name)), 2):
+        if held[one] & held[other]:
+            both = f"`{one}` and `{other}` are made from the same text"
+            if (one in config.replay) == (other in config.replay):
+                found.append(f"{both}: it is read twice as often as its share says")
+            else:
+                found.append(f"{both}: replaying the target's text keeps nothing of what the model knows")
+    return found
 
 
 def _read(out: Output, name: str) -> Iterator[Document]:
@@ -293,6 +313,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         )
         for name, entry in sources.items()
     ]
+    rows += [("same text", sentence) for sentence in _same_text(config, corpora)]
     if assumed:
         rows.append(("assumed", f"{price.ASSUMED_BYTES_PER_TOKEN} bytes a token for {', '.join(assumed)}"))
     facts: dict[str, object] = {"vocabulary": vocabulary, "block_tokens": config.block_tokens, "sources": sources}

@@ -16,8 +16,8 @@ from langadapt.core.artifact import Artifact, open_artifact
 from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import resolve_inputs
+from langadapt.core.io import canonical_json
 from langadapt.core.progress import Note, Progress
-from langadapt.core.types import Document
 from langadapt.corpus import langid
 from langadapt.corpus.langid import Judge, Verdict, accepted_labels, windows
 from langadapt.corpus.numbers import Numbers
@@ -317,7 +317,9 @@ def test_records_are_found_also_after_some_were_replaced(tmp_path: Path) -> None
     "text", ["plain", 'a "quoted" one', "two\nlines", 'ends in "text":"', "back\\slash", "ő\u2028"]
 )
 def test_the_text_of_a_record_is_read_without_parsing_it(text: str) -> None:
-    assert text_of(to_line(Document("id", text, "hu", 'a"text":"b.txt'))) == text
+    line = to_line("id", "hu", 'a"text":"b.txt', text)
+    fields = {"id": "id", "lang": "hu", "source": 'a"text":"b.txt', "text": text}
+    assert line == (canonical_json(fields) + "\n").encode() and text_of(line) == text
 
 
 def test_numbers_are_the_same_on_disk_and_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import langadapt
 from langadapt.core import verb
 from langadapt.core.artifact import Artifact
 from langadapt.core.config import validate
@@ -194,6 +195,31 @@ def test_more_than_four_probes_are_left_out_with_a_warning(tmp_path: Path, tiny:
     result = verb.perform(loaded, values, tmp_path / "data")
     assert set(result.artifact.facts["probe_bytes"]) == {"hu", "a", "b", "c"}
     assert any("will not watch d" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_the_same_text_as_target_and_as_replay_warns(
+    tmp_path: Path, tiny: Path, texts: dict[str, str], prepared: bool
+) -> None:
+    """Given twice as a file, or prepared twice under two languages, or as a file and prepared."""
+    corpora = {"hu": texts["hu"], "en": texts["hu"], "fi": texts["fi"]}
+    if prepared:
+        for lang in ("hu", "en"):
+            langadapt.prepare(
+                out=tmp_path / lang, text=[texts["hu"]], lang=lang, min_lang_probability=0.0, boilerplate="keep"
+            )
+        corpora |= {"hu": str(tmp_path / "hu"), "en": str(tmp_path / "en"), "file": texts["hu"]}
+    values = config(model=str(tiny), corpora=corpora, replay={"en": 0.2}, document_separator="0", block_tokens=64)
+    loaded = verb.load("mix")
+    warnings = verb.perform(loaded, values, tmp_path / "data").warnings
+    assert any("`hu` and `en` are made from the same text: replaying the target" in said for said in warnings)
+    assert any("read twice" in said for said in warnings) == prepared and not any("`fi`" in said for said in warnings)
+    assert dict(loaded.estimate(values, resolve_inputs(values)).rows)["same text"]
+
+
+def test_different_texts_are_not_warned_about(blended: Artifact, tiny: Path, texts: dict[str, str]) -> None:
+    values = config(model=str(tiny), corpora={"hu": texts["hu"], "en": texts["en"]}, replay={"en": 0.2})
+    assert "same text" not in dict(verb.load("mix").estimate(values, resolve_inputs(values)).rows)
 
 
 def test_the_price_agrees_with_what_happens(blended: Artifact, tiny: Path, texts: dict[str, str]) -> None:
