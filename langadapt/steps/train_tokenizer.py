@@ -70,7 +70,7 @@ def run(config: Config, out: Output) -> Artifact:
         *fresh.fresh_checks(base, start, new, digits_apart=apart),
         checks.reachable(start, new),
         moved_checks.special_ids_follow(base, new, ids),
-        moved_checks.roles_follow(base_loaded, new_loaded, ids),
+        loaded.roles_kept(base_loaded, new_loaded, ids=ids),
         moved_checks.chat_specials_follow(base_loaded, new_loaded, ids),
         loaded.loads_as_written(new_loaded, new, unseen[:LOADED_TEXTS]),
     ]

@@ -13,7 +13,7 @@ from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Bytes, Count, show_bytes
-from langadapt.steps._vocabulary import LOADED_TEXTS, count, langs_of, many, one, size_of, texts
+from langadapt.steps._vocabulary import LOADED_TEXTS, count, langs_of, many, one, size_of, table_rows, texts
 
 if TYPE_CHECKING:
     from langadapt.vocab.tokenizer_file import TokenizerFile
@@ -23,7 +23,6 @@ KIND = "tokenizer"
 SCHEMA = 1
 
 _BYTES_PER_VALUE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-_SUPPORTED = ("byte-bpe", "byte-fallback-bpe")
 
 
 class Config(StepConfig):
@@ -47,12 +46,13 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.model.matching import match
     from langadapt.model.token_table import TokenTable
     from langadapt.vocab import checks, loaded, moved_checks, tokenizer_file, trimming
+    from langadapt.vocab.family import detect
     from langadapt.vocab.renumber import in_order, renumbered, write_renumbered
     from langadapt.vocab.words import count_words as words_in
 
     model, corpora = one(out.inputs, "model"), many(out.inputs, "corpora")
     base = tokenizer_file.read(model.path)
-    family = _family(base)
+    family = detect(base).name
     base_loaded = load_tokenizer(model.path)
     loaded.insist_on_the_file(base_loaded, base)
     words = Counter(count(base, corpora, config.max_corpus_bytes, "counting words", out))
@@ -72,7 +72,7 @@ def run(config: Config, out: Output) -> Artifact:
     checks.insist(outcomes)
     changed = _changed(config, base, new, words, ids)
     measured = _measure(base, new, unseen, ids)
-    tables = _tables(model, base.next_id)
+    tables = _tables(model, base)
     write_json_lines(out.folder / "vocab_map.jsonl", _map_lines(base, found, ids, family, tables))
     # what init-embeddings will do: the map on disk has to agree with what the two files show
     relation = match(TokenTable.from_folder(model.path), TokenTable.from_folder(out.folder), base_rows=tables["rows"])
@@ -120,12 +120,13 @@ def _measure(
     }
 
 
-def _tables(model: Input, tokens: int) -> dict[str, int]:
-    """Rows, width, number and bytes a value of the model's tables; only rows, as many as tokens, without a model."""
+def _tables(model: Input, base: "TokenizerFile") -> dict[str, int]:
+    """Rows, width, number and bytes a value of the model's tables; only rows, by its config, without weights."""
     from langadapt.model.facts import model_facts
+    from langadapt.model.weights import INDEX, SINGLE
 
-    if not (model.path / "config.json").is_file():
-        return {"rows": tokens}
+    if not any((model.path / name).is_file() for name in (SINGLE, INDEX)):
+        return {"rows": table_rows(model.path, base)}
     facts = model_facts(model.path)
     return {
         "rows": int(facts["rows"]),
@@ -166,17 +167,6 @@ def _map_lines(
         for old, new in sorted(ids.items())
     ]
     return [header, *lines]
-
-
-def _family(base: "TokenizerFile") -> str:
-    from langadapt.vocab.family import detect
-
-    family = detect(base).name
-    if family not in _SUPPORTED:
-        raise DataError(
-            f"{family} tokenizers cannot be trimmed yet", where=base.place, hint=f"supported: {', '.join(_SUPPORTED)}"
-        )
-    return family
 
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:

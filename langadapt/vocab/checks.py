@@ -196,7 +196,7 @@ def still_spelled(base: TokenizerFile, new: TokenizerFile, words: Mapping[str, i
     """Words that the base can read did not become unknown."""
     types = sorted(words)
     pairs = zip(types, encode_all(base.model_stage(), types), encode_all(new.model_stage(), types), strict=True)
-    broken = tuple(word for word, before, after in pairs if base.unknown in after and base.unknown not in before)
+    broken = tuple(word for word, before, after in pairs if new.unknown in after and base.unknown not in before)
     return Outcome("still_spelled", len(types), broken)
 
 

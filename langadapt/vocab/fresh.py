@@ -17,6 +17,7 @@ from langadapt.model.spelling import family_of
 from langadapt.vocab.checks import Outcome, fuzz_texts
 from langadapt.vocab.renumber import follow, in_order
 from langadapt.vocab.rules import joins_digits
+from langadapt.vocab.token_line import line_of
 from langadapt.vocab.tokenizer_file import TokenizerFile
 
 Level = Literal["bpe", "character", "grapheme"]
@@ -111,12 +112,5 @@ def map_lines(header: Mapping[str, object], growth: Any, kept: Mapping[int, int]
     olds = {new: old for old, new in kept.items()}
     lines: list[dict[str, object]] = []
     for token in growth.tokens:
-        line: dict[str, object] = {
-            "id": token.id,
-            "piece": token.piece,
-            "hex": token.content.hex(),
-            "count": token.count,
-            "reason": token.reason,
-        }
-        lines.append(line | ({"old_id": olds[token.id]} if token.id in olds else {}))
+        lines.append(line_of(token) | ({"old_id": olds[token.id]} if token.id in olds else {}))
     return [dict(header), *lines]

@@ -53,8 +53,9 @@ def always_stay(base: TokenizerFile) -> dict[int, str]:
             why.setdefault(id, "character")
     if isinstance(base.model["vocab"], list):
         scores = base.model["vocab"]
-        lowest = (id for piece, id in vocab.items() if piece not in base.added and scores[id][1] == base.lowest_score)
-        why.setdefault(min(lowest), "lowest score")
+        lowest = [id for piece, id in vocab.items() if piece not in base.added and scores[id][1] == base.lowest_score]
+        if not any(id in why for id in lowest):
+            why[min(lowest)] = "lowest score"
     return why
 
 
@@ -63,27 +64,28 @@ def rarest(
     words: Mapping[str, int],
     stay: Collection[int],
     *,
-    below: int | None = None,
+    below: int,
     most: int | None = None,
+    least: int = 0,
 ) -> list[Slot]:
     """Tokens to give up, the least used on the words first, of equally used ones the highest id; at most `most`.
 
-    Those that the words need `below` times or more stay. Each round takes those under a limit that doubles, because
-    what goes leaves its uses to others.
+    Those that the words need `below` times or more stay, unless fewer than `least` go otherwise. Each round takes
+    those under a limit that doubles, because what goes leaves its uses to others.
     """
     pieces = {id: piece for piece, id in base.vocab.items() if id not in stay}
     most = len(pieces) if most is None else most
     going: list[Slot] = []
-    limit, uses = 1, uses_on(base, words)
+    limit, uses, enough = 1, uses_on(base, words), False
     while len(going) < most and pieces:
         under = sorted((uses[id], -id) for id in pieces if uses[id] < limit)[: most - len(going)]
         going += [Slot(-id, pieces.pop(-id), count) for count, id in under]
         if not under and limit == below:
-            break
+            enough, most = True, min(most, least)
         if any(count for count, _ in under):
             # what is not used at all changes no count when it goes
             uses = uses_on(base.without({slot.piece for slot in going if slot.piece is not None}), words)
-        limit = 2 * limit if below is None else min(2 * limit, below)
+        limit = 2 * limit if enough else min(2 * limit, below)
     return going
 
 

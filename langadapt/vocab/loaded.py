@@ -1,7 +1,7 @@
 """Checks through transformers: what people load is what was written, with the same roles and the same chat."""
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,25 +86,33 @@ def loaded_checks(
     return [roles_kept(base, new, gone), chat_kept(base, new), loads_as_written(new, file, texts)]
 
 
-def roles_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", gone: Collection[str] = ()) -> Outcome:
-    """Begin, end, padding and the other roles have the tokens and ids that they had."""
+def roles_kept(
+    base: "PreTrainedTokenizerBase",
+    new: "PreTrainedTokenizerBase",
+    gone: Collection[str] = (),
+    *,
+    ids: Mapping[int, int] | None = None,
+) -> Outcome:
+    """Begin, end, padding and the other roles have the tokens that they had, and so have all special tokens not `gone`.
+
+    Under the ids that they had, or under those that `ids` maps them to; then the check is called `roles_follow`.
+    """
+
+    def now(number: int | None) -> int | None:
+        return number if ids is None or number is None else ids.get(number, -1)
+
     broken = []
     for role in ROLE_TOKENS:
-        before, after = (
-            (getattr(base, role), getattr(base, f"{role}_id")),
-            (
-                getattr(new, role),
-                getattr(new, f"{role}_id"),
-            ),
-        )
+        before = getattr(base, role), now(getattr(base, f"{role}_id"))
+        after = getattr(new, role), getattr(new, f"{role}_id")
         if before != after:
             broken.append(f"{role}: {before} -> {after}")
     named = zip(base.all_special_tokens, base.all_special_ids, strict=True)
-    before_all = {token: number for token, number in named if token not in gone}
-    after_all = dict(zip(new.all_special_tokens, new.all_special_ids, strict=True))
+    before_all = {str(token): now(number) for token, number in named if token not in gone}
+    after_all = dict(zip(map(str, new.all_special_tokens), new.all_special_ids, strict=True))
     if before_all != after_all:
         broken.append(f"special tokens: {before_all} -> {after_all}")
-    return Outcome("roles_kept", len(ROLE_TOKENS) + 1, tuple(broken))
+    return Outcome("roles_kept" if ids is None else "roles_follow", len(ROLE_TOKENS) + 1, tuple(broken))
 
 
 def template_texts(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase") -> tuple[list[str], list[str]]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from langadapt.vocab.checks import Outcome, fuzz_texts, same_round_trip
-from langadapt.vocab.loaded import ROLE_TOKENS, loads_as_written, template_texts
+from langadapt.vocab.checks import Outcome, fuzz_texts, same_round_trip, still_spelled
+from langadapt.vocab.loaded import loads_as_written, roles_kept, template_texts
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 
 if TYPE_CHECKING:
@@ -17,11 +17,12 @@ def moved_checks(base: TokenizerFile, new: TokenizerFile, ids: Ids, words: Mappi
     """All checks that need the files only; `ids` maps old id -> new id of each token that stayed."""
     return [
         ids_follow(base, new, ids),
-        merges_are_those_of_kept(base, new),
-        sections_same(base, new),
+        *_of_the_model(base, new),
+        sections_same(base, new, ids),
         special_ids_follow(base, new, ids),
         still_reachable(base, new, ids),
         words_kept(base, new, ids, words),
+        *([] if base.unknown is None else [still_spelled(base, new, words)]),
         same_round_trip(base, new, fuzz_texts(list(base.added))),
     ]
 
@@ -41,6 +42,23 @@ def ids_follow(base: TokenizerFile, new: TokenizerFile, ids: Ids) -> Outcome:
     return Outcome("ids_follow", len(expected), tuple(sorted(broken)))
 
 
+def _of_the_model(base: TokenizerFile, new: TokenizerFile) -> list[Outcome]:
+    """What the model has beside its tokens: merges, scores, or nothing (WordPiece)."""
+    if isinstance(base.model["vocab"], list):
+        return [scores_are_those_of_kept(base, new)]
+    return [merges_are_those_of_kept(base, new)] if "merges" in base.model else []
+
+
+def scores_are_those_of_kept(base: TokenizerFile, new: TokenizerFile) -> Outcome:
+    """Each kept piece has its score, and the lowest is what it was: unknown characters are reckoned from it."""
+    before = dict(base.scored)
+    broken = [f"`{piece}`: {before[piece]} -> {score}" for piece, score in new.model["vocab"]
+              if piece in before and before[piece] != score]  # fmt: skip
+    if base.lowest_score != new.lowest_score:
+        broken.append(f"the lowest score: {base.lowest_score} -> {new.lowest_score}")
+    return Outcome("scores_are_those_of_kept", len(new.model["vocab"]), tuple(broken))
+
+
 def merges_are_those_of_kept(base: TokenizerFile, new: TokenizerFile) -> Outcome:
     """Exactly the merges whose parts and result were kept, in the old order."""
     there = new.model["vocab"].keys()
@@ -54,11 +72,15 @@ def merges_are_those_of_kept(base: TokenizerFile, new: TokenizerFile) -> Outcome
     return Outcome("merges_are_those_of_kept", len(wanted), tuple(broken))
 
 
-def sections_same(base: TokenizerFile, new: TokenizerFile) -> Outcome:
-    """Normaliser, pre-tokenizer, decoder and model options are what they were; added tokens have their flags."""
+def sections_same(base: TokenizerFile, new: TokenizerFile, ids: Ids) -> Outcome:
+    """Normaliser, pre-tokenizer, decoder and model options are what they were; added tokens have their flags.
+
+    The id of a Unigram's unknown token is an option too: it follows.
+    """
     broken = [name for name in ("normalizer", "pre_tokenizer", "decoder") if base.spec.get(name) != new.spec.get(name)]
     for key, value in base.model.items():
-        if key not in ("vocab", "merges") and value != new.model.get(key):
+        wanted = ids.get(value) if key == "unk_id" else value
+        if key not in ("vocab", "merges") and wanted != new.model.get(key):
             broken.append(f"model option {key}")
     flags = [
         [{key: value for key, value in token.items() if key != "id"} for token in file.spec.get("added_tokens") or []]
@@ -83,8 +105,8 @@ def special_ids_follow(base: TokenizerFile, new: TokenizerFile, ids: Ids) -> Out
 
 
 def still_reachable(base: TokenizerFile, new: TokenizerFile, ids: Ids) -> Outcome:
-    """Each kept token that merges made of its own bytes is made of them as before."""
-    tokens = [(number, piece) for piece, number in base.model["vocab"].items()
+    """Each kept token that the model (merges alone) made of its own text is made of it as before."""
+    tokens = [(number, piece) for piece, number in base.vocab.items()
               if number in ids and piece not in base.added]  # fmt: skip
     pieces = [piece for _, piece in tokens]
     old = encode_all(base.model_stage(ignore_merges=False), pieces)
@@ -98,12 +120,12 @@ def still_reachable(base: TokenizerFile, new: TokenizerFile, ids: Ids) -> Outcom
 
 
 def words_kept(base: TokenizerFile, new: TokenizerFile, ids: Ids, words: Mapping[str, int]) -> Outcome:
-    """Every word of the text all of whose tokens were kept is cut into exactly those."""
+    """Every word of the text all of whose tokens were kept is cut into exactly those, if the base could read it."""
     types = sorted(words)
     pairs = zip(types, encode_all(base.model_stage(), types), encode_all(new.model_stage(), types), strict=True)
     examined, broken = 0, []
     for word, before, after in pairs:
-        if all(number in ids for number in before):
+        if base.unknown not in before and all(number in ids for number in before):
             examined += 1
             if [ids[number] for number in before] != after:
                 broken.append(f"`{word}`: {before} -> {after}")
@@ -118,27 +140,7 @@ def moved_loaded_checks(
     ids: Ids,
 ) -> list[Outcome]:
     """`base` and `new` as transformers loads them, `file` as it was written, `texts` of the corpora."""
-    return [roles_follow(base, new, ids), chat_follows(base, new, ids), loads_as_written(new, file, texts)]
-
-
-def roles_follow(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", ids: Ids) -> Outcome:
-    """Begin, end, padding and the other roles have the tokens that they had, under their new ids."""
-    broken = []
-    for role in ROLE_TOKENS:
-        old = getattr(base, f"{role}_id")
-        before = getattr(base, role), None if old is None else ids.get(old, -1)
-        after = getattr(new, role), getattr(new, f"{role}_id")
-        if before != after:
-            broken.append(f"{role}: {before} -> {after}")
-    all_before = {str(token): ids.get(id, -1) for token, id in _specials(base)}
-    all_after = {str(token): id for token, id in _specials(new)}
-    if all_before != all_after:
-        broken.append(f"special tokens: {all_before} -> {all_after}")
-    return Outcome("roles_follow", len(ROLE_TOKENS) + 1, tuple(broken))
-
-
-def _specials(tokenizer: "PreTrainedTokenizerBase") -> "zip[tuple[str, int]]":
-    return zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    return [roles_kept(base, new, ids=ids), chat_follows(base, new, ids), loads_as_written(new, file, texts)]
 
 
 def chat_follows(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", ids: Ids) -> Outcome:

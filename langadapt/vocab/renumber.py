@@ -27,13 +27,7 @@ def renumbered(base: TokenizerFile, ids: Mapping[int, int]) -> dict[str, Any]:
     A merge stays if its two parts and its result do, in the order of the base.
     """
     pieces = {piece: ids[number] for piece, number in base.pieces.items() if number in ids}
-    model = base.model["vocab"].keys() & pieces.keys()
-    merges = [
-        [left, right] for left, right in base.merges if left in model and right in model and left + right in model
-    ]
-    # added tokens too: the library numbers those that the vocabulary does not name from its size
-    vocab = dict(sorted(pieces.items(), key=lambda item: item[1]))
-    spec = json.loads(json.dumps(base.spec | {"model": base.model | {"vocab": vocab, "merges": merges}}))
+    spec = json.loads(json.dumps(base.spec | {"model": base.model | _model(base, pieces, ids)}))
     for token in spec.get("added_tokens") or []:
         token["id"] = pieces[token["content"]]
     spec["added_tokens"] = sorted(spec.get("added_tokens") or [], key=lambda token: int(token["id"]))
@@ -41,6 +35,23 @@ def renumbered(base: TokenizerFile, ids: Mapping[int, int]) -> dict[str, Any]:
     if isinstance(spec.get("padding"), dict):
         spec["padding"]["pad_id"] = pieces.get(spec["padding"]["pad_token"], 0)
     return dict(spec)
+
+
+def _model(base: TokenizerFile, pieces: Mapping[str, int], ids: Mapping[int, int]) -> dict[str, Any]:
+    """What is another in the model section. `pieces` are all that stay, by new id, added tokens too: the library
+    numbers those that the vocabulary does not name from its size."""
+    if isinstance(base.model["vocab"], list):
+        scores = dict(base.scored)
+        listed = [[piece, scores[piece]] for piece in sorted(pieces, key=pieces.__getitem__)]
+        return {"vocab": listed, "unk_id": ids[base.model["unk_id"]]}
+    vocab = dict(sorted(pieces.items(), key=lambda item: item[1]))
+    if "merges" not in base.model:
+        return {"vocab": vocab}
+    there = base.model["vocab"].keys() & pieces.keys()
+    merges = [
+        [left, right] for left, right in base.merges if left in there and right in there and left + right in there
+    ]
+    return {"vocab": vocab, "merges": merges}
 
 
 def follow(section: Any, pieces: Mapping[str, int]) -> None:

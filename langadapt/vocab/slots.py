@@ -8,6 +8,7 @@ from langadapt.core.progress import Progress
 from langadapt.vocab.family import Family, Growth, Wish, detect
 from langadapt.vocab.growing import BpeFamily
 from langadapt.vocab.guard import Guard
+from langadapt.vocab.token_line import line_of
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 from langadapt.vocab.wordpiece import inside_stage
 
@@ -137,15 +138,8 @@ def map_lines(
         header["mode"] = mode
     lines: list[dict[str, object]] = []
     for token, merge, learned in zip(growth.tokens, growth.merges, growth.learned, strict=True):
-        line: dict[str, object] = {
-            "id": token.id,
-            "piece": token.piece,
-            "hex": token.content.hex(),
-            "count": token.count,
-            "reason": token.reason,
-            "parts": [merge.left, merge.right] if merge.right else [merge.left],
-            "learned_count": learned,
-        }
+        parts = [merge.left, merge.right] if merge.right else [merge.left]
+        line = line_of(token) | {"parts": parts, "learned_count": learned}
         if token.id in gone:
             line |= {"old_piece": gone[token.id], "old_splits": old_splits[gone[token.id]]}
         lines.append(line)

@@ -178,7 +178,7 @@ class TokenizerFile:
         added = [token for token in self.spec.get("added_tokens") or [] if token["content"] not in gone]
         if not isinstance(self.model["vocab"], dict):
             lowest = self.lowest_score
-            listed = [[stand_in(id), lowest] if entry[0] in gone else entry for id, entry in enumerate(self._scored())]
+            listed = [[stand_in(id), lowest] if entry[0] in gone else entry for id, entry in enumerate(self.scored)]
             model = self.model | {"vocab": listed}
             return TokenizerFile(self.spec | {"model": model, "added_tokens": added}, self.place)
         vocab = dict(self.model["vocab"])
@@ -192,7 +192,7 @@ class TokenizerFile:
 
     def _grown_model(self, extra: Sequence[Merge]) -> dict[str, Any]:
         if not isinstance(self.model["vocab"], dict):
-            listed = self._scored()
+            listed = self.scored
             for new in sorted(extra, key=lambda one: one.id):
                 # an id within the list is one that was given up: its stand-in goes
                 listed[new.id : new.id + 1] = [[new.piece, new.score]]
@@ -208,8 +208,9 @@ class TokenizerFile:
             merges += [[merge.left, merge.right] for merge in extra if merge.right]
         return self.model | {"vocab": vocab, "merges": merges}
 
-    def _scored(self) -> list[list[Any]]:
-        """Pieces with scores, and behind them the added tokens that only their list names, so that new ids fit.
+    @property
+    def scored(self) -> list[list[Any]]:
+        """Pieces with scores (Unigram), and behind them the added tokens that only their list names, so that ids fit.
 
         They get the lowest score there is: a lower one would change the cost of unknown characters, which is
         reckoned from it, and a higher one could make the model emit them for text.

@@ -1,4 +1,6 @@
-"""Which tokens a text never needs: leaves of the tree of merges, the least used first.
+"""Which tokens a text never needs, the least used first: leaves of the tree of merges.
+
+For WordPiece and Unigram, where tokens are not built of others, see least_used.py. The rest is about BPE.
 
 Why kept text keeps its segmentation. A BPE model merges, again and again, the neighbours whose merge has the lowest
 rank. Take a word all of whose tokens are kept. Every token that came up on the way to them is a part of a kept token,
@@ -17,13 +19,17 @@ from dataclasses import dataclass
 
 from langadapt.core.errors import DataError
 from langadapt.model.spelling import SPACE_MARK, byte_piece, family_of
+from langadapt.vocab import least_used
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 from langadapt.vocab.uses import uses_on
 
 
 @dataclass(frozen=True)
 class Trimmed:
-    """What stays, why, and how often the text uses it. Reasons: special, byte, character, chat, used, part."""
+    """What stays, why, and how often the text uses it.
+
+    Reasons: special, byte, character, chat, used; in BPE also part, in Unigram also lowest score.
+    """
 
     kept: frozenset[int]
     reasons: Mapping[int, str]
@@ -77,6 +83,8 @@ def trim(
     `words` are pre-tokens with counts, `chat` those of the chat template, whose tokens always stay. What a removed
     token was used for is counted for its two parts, which replace it in the text. DataError if `size` is too small.
     """
+    if "merges" not in base.model:
+        return _trim_pieces(base, words, chat, min_count, size)
     parts = parts_of(base)
     uses = uses_on(base, words)
     must = _must_stay(base, words, chat)
@@ -98,13 +106,33 @@ def trim(
             expected[part] += count
             if not builders[part] and part not in must:
                 heapq.heappush(heap, (expected[part], -part))
-    if size is not None and len(kept) > size:
-        raise DataError(
-            f"{len(kept):,} tokens cannot go (special, bytes, characters in use, chat template): `size` is {size:,}",
-            where=base.place,
-        )
+    _insist_on_size(base, len(kept), size)
     reasons = {number: must.get(number, "used" if uses.get(number) else "part") for number in kept}
     return Trimmed(frozenset(kept), reasons, uses)
+
+
+def _trim_pieces(
+    base: TokenizerFile, words: Mapping[str, int], chat: Iterable[str], min_count: int, size: int | None
+) -> Trimmed:
+    """The same where no token is built of others. All characters stay: text with one would become unknown."""
+    stay = least_used.always_stay(base)
+    for ids in encode_all(base.model_stage(), sorted(set(chat))):
+        for number in ids:
+            stay.setdefault(number, "chat")
+    everything = set(base.pieces.values())
+    least = 0 if size is None else len(everything) - size
+    going = least_used.rarest(base, words, stay, below=min_count, least=least)
+    kept = everything - {slot.id for slot in going}
+    _insist_on_size(base, len(kept), size)
+    return Trimmed(frozenset(kept), {number: stay.get(number, "used") for number in kept}, uses_on(base, words))
+
+
+def _insist_on_size(base: TokenizerFile, kept: int, size: int | None) -> None:
+    if size is not None and kept > size:
+        raise DataError(
+            f"{kept:,} tokens cannot go (special, bytes, characters, chat template): `size` is {size:,}",
+            where=base.place,
+        )
 
 
 def _must_stay(base: TokenizerFile, words: Mapping[str, int], chat: Iterable[str]) -> dict[int, str]:
@@ -138,8 +166,12 @@ def _letters(base: TokenizerFile, word: str) -> Sequence[str]:
 def changed_words(
     base: TokenizerFile, new: TokenizerFile, words: Mapping[str, int], ids: Mapping[int, int]
 ) -> tuple[int, int]:
-    """How many word types are cut otherwise than before, and how often they occur."""
+    """How many word types are cut otherwise than before, and how often they occur; without those it could not read."""
     types = sorted(words)
     pairs = zip(types, encode_all(base.model_stage(), types), encode_all(new.model_stage(), types), strict=True)
-    changed = [word for word, before, after in pairs if [ids.get(number, -1) for number in before] != after]
+    changed = [
+        word
+        for word, before, after in pairs
+        if base.unknown not in before and [ids.get(number, -1) for number in before] != after
+    ]
     return len(changed), sum(words[word] for word in changed)

@@ -2,7 +2,6 @@
 
 import json
 import unicodedata
-from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +18,7 @@ from langadapt.vocab.slots import Slot, grow_into
 from langadapt.vocab.uses import uses_on
 from langadapt.vocab.words import WordCounter, count_words
 from tests.contract.test_vocab_surgery import ENGLISH, HUNGARIAN, LAYOUTS, SPECIALS, file_of, train
+from tests.fixtures.growing import greek_tokens
 from tests.fixtures.pieces import wordpiece_spec
 
 GERMAN = (
@@ -399,15 +399,8 @@ def test_words_are_blended_and_counts_are_given_in_real_ones():
 
 
 def test_a_small_language_gets_tokens_of_its_own_when_it_counts_more():
-    base = BASES["pairs"]
-    big, small = count_words(base, (HUNGARIAN * 20).splitlines()), count_words(base, GREEK.splitlines())
-    found = []
-    for temperature in (1.0, 10.0):
-        factors = shares.weights([len(HUNGARIAN) * 20, len(GREEK)], temperature)
-        wish = Wish(size=60, min_count=5 * max(factors))
-        growth = grow_into(base, None, shares.blend([big, small], factors), Guard.of(base, []), wish, Progress()).growth
-        found.append(Counter(scripts.shown_script(token.content) for token in growth.tokens)["Greek"])
-    assert found[1] > found[0] + 10
+    few, more = greek_tokens(BASES["pairs"], HUNGARIAN, GREEK)
+    assert more > few + 10
 
 
 def test_families_whose_tokens_are_not_nested_have_no_automatic_size():

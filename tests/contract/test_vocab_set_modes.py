@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from langadapt.core.progress import Progress
-from langadapt.vocab import checks, least_used, reserved, scripts, shares, slots
+from langadapt.vocab import checks, least_used, reserved, slots
 from langadapt.vocab.family import Wish, detect
 from langadapt.vocab.freeing import freeable
 from langadapt.vocab.guard import Guard, with_variants
@@ -19,6 +19,7 @@ from langadapt.vocab.uses import uses_on
 from langadapt.vocab.words import count_words
 from tests.contract.test_vocab_modes import GERMAN, GREEK, NONE, RUSSIAN
 from tests.contract.test_vocab_surgery import ENGLISH, HUNGARIAN, file_of
+from tests.fixtures.growing import greek_tokens
 from tests.fixtures.oracles import random_base, random_words, slow_ids
 from tests.fixtures.pieces import unigram_spec, wordpiece_spec
 
@@ -332,14 +333,5 @@ def test_text_without_the_script_keeps_its_ids_whatever_it_says(layout):
 
 @each_family
 def test_a_small_language_gets_tokens_of_its_own_when_it_counts_more(layout):
-    base = BASES[layout]
-    big, small = count_words(base, (HUNGARIAN * 20).splitlines()), count_words(base, GREEK.splitlines())
-    found = []
-    for temperature in (1.0, 10.0):
-        factors = shares.weights([len(HUNGARIAN) * 20, len(GREEK)], temperature)
-        wish = Wish(size=60, min_count=5 * max(factors))
-        grown = grow_into(base, None, shares.blend([big, small], factors), Guard.of(base, []), wish, Progress())
-        growth = shares.in_units(grown.growth, max(factors))
-        assert all(token.count >= 5 or "character" in token.reason for token in growth.tokens)
-        found.append(Counter(scripts.shown_script(token.content) for token in growth.tokens)["Greek"])
-    assert found[1] > found[0]
+    few, more = greek_tokens(BASES[layout], HUNGARIAN, GREEK)
+    assert more > few

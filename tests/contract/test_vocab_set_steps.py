@@ -16,6 +16,7 @@ from langadapt.model.token_table import TokenTable
 from langadapt.vocab.tokenizer_file import read
 from tests.contract.test_vocab_modes import GERMAN, GREEK, RUSSIAN
 from tests.contract.test_vocab_surgery import ENGLISH, HUNGARIAN
+from tests.fixtures.growing import prepared_lines
 from tests.fixtures.pieces import unigram_tokenizer, wordpiece_tokenizer
 
 TEXT = (ENGLISH + GERMAN + RUSSIAN).splitlines()
@@ -30,13 +31,8 @@ each_family = pytest.mark.parametrize("family", FOLDERS)
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("set-steps")
-    plain = {"min_lang_probability": 0.0, "documents": "line", "near_duplicates": "off"}
     for lang, text in (("hu", HUNGARIAN), ("en", ENGLISH), ("el", GREEK)):
-        lines = text.splitlines()
-        more = lines[0].split()[:5]
-        texts = [f"{lines[at % len(lines)]} {more[at // 25]} {more[at // 5 % 5]} {more[at % 5]}\n" for at in range(125)]
-        (place / f"{lang}.txt").write_text("".join(texts), encoding="utf-8")
-        langadapt.prepare(out=place / lang, text=[place / f"{lang}.txt"], lang=lang, **plain)
+        prepared_lines(place, lang, text)
     for name, make in FOLDERS.items():
         make(place / name, TEXT)
     return place

@@ -20,11 +20,12 @@ from langadapt.model.spans import spans
 from langadapt.model.token_table import TokenTable
 from langadapt.vocab import checks, losses, tokenizer_file
 from langadapt.vocab.family import Wish, detect
-from langadapt.vocab.guard import Guard, always_guarded, with_variants
+from langadapt.vocab.guard import Guard
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
 from langadapt.vocab.word_cuts import of_one_kind
 from langadapt.vocab.words import count_words
 from tests.contract.test_vocab_surgery import ENGLISH, HUNGARIAN
+from tests.fixtures.growing import extended, extended_by_lines, prepared_lines
 from tests.fixtures.pieces import unigram_spec, unigram_tokenizer, wordpiece_spec, wordpiece_tokenizer
 
 GERMAN = (
@@ -59,12 +60,7 @@ each_family = pytest.mark.parametrize("layout", ["bert cased", "xlmr"])
 
 
 def extend(base: TokenizerFile, *, target=HUNGARIAN + GERMAN, guarded=ENGLISH, size=25, **wish):
-    family = detect(base)
-    words = count_words(base, target.splitlines())
-    protected = count_words(base, [*guarded.splitlines(), *always_guarded([])[:400]])
-    guard = Guard.of(base, with_variants(protected, base.spelling))
-    growth = family.grow(words, guard, Wish(size=size, **{"min_count": 5, **wish}), Progress())
-    return growth, file_of(json.loads(base.extended(growth.merges))), family, guard, words
+    return extended(base, target, guarded, size, **wish)
 
 
 def broken_names(base, new, family, guard, words) -> set[str]:
@@ -135,11 +131,7 @@ texts = st.lists(st.text(alphabet="abeáőαzthe 1,.\n", min_size=1, max_size=40
 @given(target=texts, guarded=texts, layout=st.sampled_from(sorted(BASES)))
 def test_any_text_guarded_reachable_and_back(target, guarded, layout):
     base = BASES[layout]
-    family = detect(base)
-    words = count_words(base, target)
-    guard = Guard.of(base, count_words(base, guarded))
-    growth = family.grow(words, guard, Wish(size=30, min_count=1), Progress())
-    new = file_of(json.loads(base.extended(growth.merges)))
+    growth, new, family, guard, words = extended_by_lines(base, target, guarded)
     outcomes = [
         checks.ids_kept(base, new),
         checks.guarded_words_kept(base, new, guard),
@@ -150,7 +142,7 @@ def test_any_text_guarded_reachable_and_back(target, guarded, layout):
     for text in guarded:
         before = base.tokenizer.encode(text, add_special_tokens=False).ids
         assert base.unknown in before or before == new.tokenizer.encode(text, add_special_tokens=False).ids
-    again = family.grow(count_words(base, reversed(target)), guard, Wish(size=30, min_count=1), Progress())
+    again, *_ = extended_by_lines(base, reversed(target), guarded)
     assert base.extended(again.merges) == base.extended(growth.merges)
 
 
@@ -290,14 +282,8 @@ def test_other_layouts_of_the_family_are_refused():
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("sets")
-    plain = {"min_lang_probability": 0.0, "documents": "line", "near_duplicates": "off"}
     for lang, text in (("hu", HUNGARIAN), ("en", ENGLISH)):
-        lines = text.splitlines()
-        # three more words make the documents differ, or all would be held out together or not at all
-        more = lines[0].split()[:5]
-        texts = [f"{lines[at % len(lines)]} {more[at // 25]} {more[at // 5 % 5]} {more[at % 5]}\n" for at in range(125)]
-        (place / f"{lang}.txt").write_text("".join(texts), encoding="utf-8")
-        langadapt.prepare(out=place / lang, text=[place / f"{lang}.txt"], lang=lang, **plain)
+        prepared_lines(place, lang, text)
     return place
 
 

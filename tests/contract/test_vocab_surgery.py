@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from langadapt.core.errors import DataError
-from langadapt.core.progress import Progress
 from langadapt.vocab import checks, tokenizer_file
-from langadapt.vocab.family import Wish, detect
-from langadapt.vocab.guard import Guard, always_guarded, with_variants
+from langadapt.vocab.family import detect
+from langadapt.vocab.guard import Guard
 from langadapt.vocab.tokenizer_file import TokenizerFile
 from langadapt.vocab.words import WordCounter, count_words
 from tests.fixtures.fallback import fallback_spec
+from tests.fixtures.growing import extended as extended_by
+from tests.fixtures.growing import extended_by_lines
 
 ENGLISH = (
     "the house stands on the hill and the river runs below the houses\n"
@@ -94,12 +95,7 @@ def file_of(spec: dict) -> TokenizerFile:
 
 
 def extend(base: TokenizerFile, *, target=HUNGARIAN, guarded=ENGLISH, size=60, **wish):
-    family = detect(base)
-    words = count_words(base, target.splitlines())
-    protected = count_words(base, [*guarded.splitlines(), *always_guarded([])[:400]])
-    guard = Guard.of(base, with_variants(protected, base.spelling))
-    growth = family.grow(words, guard, Wish(size=size, **{"min_count": 5, **wish}), Progress())
-    return growth, file_of(json.loads(base.extended(growth.merges))), family, guard, words
+    return extended_by(base, target, guarded, size, **wish)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -205,11 +201,7 @@ BASES = {name: file_of(train(**layout)) for name, layout in LAYOUTS.items()}
 @given(target=texts, guarded=texts, layout=st.sampled_from(sorted(BASES)))
 def test_any_text_guarded_joined_reachable_and_back(target, guarded, layout):
     base = BASES[layout]
-    family = detect(base)
-    words = count_words(base, target)
-    guard = Guard.of(base, count_words(base, guarded))
-    growth = family.grow(words, guard, Wish(size=30, min_count=1), Progress())
-    new = file_of(json.loads(base.extended(growth.merges)))
+    growth, new, family, guard, words = extended_by_lines(base, target, guarded)
     outcomes = [
         checks.ids_kept(base, new),
         checks.merges_kept(base, new),
@@ -222,7 +214,7 @@ def test_any_text_guarded_joined_reachable_and_back(target, guarded, layout):
     for text in guarded:
         assert base.tokenizer.encode(text).ids == new.tokenizer.encode(text).ids
     # a random order of the same texts gives the same file
-    again = family.grow(count_words(base, reversed(target)), guard, Wish(size=30, min_count=1), Progress())
+    again, *_ = extended_by_lines(base, reversed(target), guarded)
     assert base.extended(again.merges) == base.extended(growth.merges)
 
 
