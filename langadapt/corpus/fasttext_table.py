@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from langadapt.corpus.fasttext_file import pruned_buckets
+from langadapt.core.fasttext_file import pruned_buckets
 
 Floats = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]

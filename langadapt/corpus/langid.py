@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from langadapt.core.errors import DataError
+from langadapt.core.fasttext_file import check_whole
 from langadapt.core.io import cache_folder, sha256_file
 from langadapt.core.languages import primary
-from langadapt.corpus.fasttext_file import check_whole
 from langadapt.corpus.fasttext_table import Table
 from langadapt.corpus.script import can_be
 

@@ -1,34 +1,192 @@
-"""Vectors of words: what a .vec file holds, or a trained model; and vectors of tokens made of them."""
+"""Vectors of words: what a .vec or .bin file holds, or what fastText learns from text; and of tokens made of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+import gzip
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from langadapt.core.errors import ConfigError
+from langadapt.core.errors import DataError
+from langadapt.core.io import cache_folder, canonical_json, sha256_text
 from langadapt.core.progress import Progress
-from langadapt.embed.inputs import Floats
+from langadapt.embed import fasttext_process
+from langadapt.embed.inputs import Floats, Ints
+from langadapt.embed.words import words_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Of the 2 million words in a published file, the rest is names, misspellings and other languages: 400 MB at 300.
+MOST_WORDS = 200_000
+# Vectors of words that were not given: as fastText's own defaults, but fewer buckets (its 2 million take 800 MB).
+WORD_SETTINGS: dict[str, Any] = {
+    "model": "skipgram", "dim": 100, "ws": 5, "epoch": 5, "minCount": 5, "minn": 3, "maxn": 6, "neg": 5,
+    "bucket": 500_000, "lr": 0.05,
+}  # fmt: skip
+_ENCODED_AT_A_TIME = 10_000
 
 
 @dataclass(frozen=True)
 class WordVectors:
-    """`words` by falling frequency, `table` [words, width] in float32 in the same order."""
+    """`words` by falling frequency, `counts` [words] (None: not known), `table` [words, width] in float32.
+
+    `compose` gives a vector to any string from its letters, where the source can do that.
+    """
 
     words: Sequence[str] = field(repr=False)
     table: Floats = field(repr=False)
+    counts: Ints | None = field(default=None, repr=False)
+    compose: Callable[[Sequence[str]], Floats] | None = field(default=None, repr=False, compare=False)
 
     @property
     def width(self) -> int:
         """Dimensions of a vector."""
         return int(self.table.shape[1])
 
-    def places(self, words: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-        """The line of each word in `table`, -1 for a word that is not there."""
-        index = {word: place for place, word in reversed(list(enumerate(self.words)))}
-        return np.array([index.get(word, -1) for word in words], dtype=np.int64)
+    def index(self) -> dict[str, int]:
+        """Word -> its line in the table; the first of two equal words."""
+        return {word: place for place, word in reversed(list(enumerate(self.words)))}
+
+    def frequencies(self) -> "np.ndarray[Any, np.dtype[np.float64]]":
+        """Counts, or one over the rank (Zipf) where there are none; [words]."""
+        if self.counts is not None:
+            return self.counts.astype(np.float64)
+        return np.asarray(1.0 / np.arange(1, len(self.words) + 1))
 
 
 def open_vectors(path: Path, digest: str, texts: Callable[[], Iterator[str]], progress: Progress) -> WordVectors:
-    """Vectors of a .vec or .bin file, or trained on `texts` where the path is neither."""
-    raise ConfigError(f"`{path}`: word vectors cannot be read yet")
+    """Vectors of a .vec or .bin file, or learned from the words of `texts` where the path is neither.
+
+    `digest` is that of the path's content: what was learned is kept in the cache under it.
+    """
+    name = path.name.lower()
+    if path.is_file() and name.endswith(".bin"):
+        words, counts, table = fasttext_process.read_words(path, MOST_WORDS)
+        return WordVectors(words, table, counts, partial(fasttext_process.compose, path))
+    if path.is_file() and name.endswith((".vec", ".vec.gz")):
+        return read_vec(path)
+    lines = (" ".join(words_of(text)) for text in texts())
+    return learned(lines, WORD_SETTINGS, {"text": digest, "words": 1}, progress, str(path))
+
+
+def learned(
+    lines: Iterable[str], settings: dict[str, Any], source: dict[str, Any], progress: Progress, what: str
+) -> WordVectors:
+    """Vectors that fastText learns from lines of words; kept in the cache under `source`, which names the lines.
+
+    The lines are not read where the cache has the result.
+    """
+    from importlib.metadata import version
+
+    key = {"settings": settings, "source": source, "fasttext": version("fasttext-community"), "format": 1}
+    kept = cache_folder() / "vectors" / f"{sha256_text(canonical_json(key))[:32]}.safetensors"
+    if kept.is_file() and (found := _from_cache(kept)) is not None:
+        return found
+    progress.note(f"learning vectors from {what} with one thread")
+    words, counts, table = fasttext_process.train(lines, settings, MOST_WORDS)
+    made = WordVectors(words, table, counts)
+    _into_cache(kept, made)
+    return made
+
+
+def _into_cache(place: Path, made: WordVectors) -> None:
+    import os
+
+    from safetensors.numpy import save_file
+
+    place.parent.mkdir(parents=True, exist_ok=True)
+    letters = np.frombuffer("\n".join(made.words).encode(), dtype=np.uint8)
+    temporary = place.with_name(f"{place.name}.tmp-{os.getpid()}")
+    counts = np.zeros(0, dtype=np.int64) if made.counts is None else made.counts
+    save_file({"words": letters, "counts": counts, "table": np.ascontiguousarray(made.table)}, temporary)
+    temporary.replace(place)
+
+
+def _from_cache(place: Path) -> WordVectors | None:
+    """What the cache holds; None for a file that a full disk or another version left there."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(place)
+        words = arrays["words"].tobytes().decode().split("\n") if len(arrays["words"]) else []
+        made = WordVectors(words, arrays["table"], arrays["counts"])
+    except (SafetensorError, KeyError, UnicodeDecodeError, OSError):
+        return None
+    return made if len(words) == len(made.table) == len(arrays["counts"]) else None
+
+
+def read_vec(path: Path, most_words: int = MOST_WORDS) -> WordVectors:
+    """The first lines of a text file of vectors, `word number number ...`, behind an optional line of two sizes.
+
+    A word that stands there twice keeps its first line. DataError names the line that is no vector.
+    """
+    words: list[str] = []
+    rows: list[Floats] = []
+    seen: set[str] = set()
+    width = 0
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            parts = line.rstrip(b"\r\n").rstrip(b" ").split(b" ")
+            if number == 1 and len(parts) == 2 and all(part.isdigit() for part in parts):
+                width = int(parts[1])
+                continue
+            width = width or len(parts) - 1
+            # some published files have words with blanks inside
+            word = b" ".join(parts[: len(parts) - width]).decode("utf-8", "replace")
+            row = _numbers(parts[len(parts) - width :], width)
+            if row is None or not word:
+                raise DataError(f"no word with {width} numbers", where=f"{path}:{number}")
+            if word not in seen:
+                seen.add(word)
+                words.append(word)
+                rows.append(row)
+            if len(words) >= most_words:
+                break
+    if not words:
+        raise DataError(f"`{path}` holds no vectors")
+    return WordVectors(words, np.stack(rows))
+
+
+def _opened(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.name.endswith(".gz") else path.open("rb")
+
+
+def _numbers(parts: Sequence[bytes], width: int) -> Floats | None:
+    try:
+        row = np.array(parts, dtype="S").astype(np.float32)
+    except ValueError:
+        return None
+    return row if len(row) == width > 0 and bool(np.isfinite(row).all()) else None
+
+
+def of_tokens(vectors: WordVectors, tokenizer: "Tokenizer", size: int) -> Floats:
+    """Vectors [size, width] of a tokenizer's ids: of each token the mean of the words it occurs in, by their counts.
+
+    Every word is cut as it stands and behind a space. A token of no word has a zero vector (WECHSEL, Minixhofer et al.
+    2022, for vectors without n-grams).
+    """
+    import torch
+
+    total = torch.zeros((size, vectors.width), dtype=torch.float64)
+    weight = torch.zeros(size, dtype=torch.float64)
+    frequencies = vectors.frequencies()
+    for start in range(0, len(vectors.words), _ENCODED_AT_A_TIME):
+        part = slice(start, start + _ENCODED_AT_A_TIME)
+        words = list(vectors.words[part])
+        cut = [
+            encoding.ids
+            for prefix in ("", " ")
+            for encoding in tokenizer.encode_batch([prefix + word for word in words], add_special_tokens=False)
+        ]
+        lengths = np.array([len(ids) for ids in cut])
+        ids = torch.tensor([id for found in cut for id in found], dtype=torch.long)
+        places = torch.from_numpy(np.repeat(np.tile(np.arange(len(words)), 2), lengths))
+        heavy = torch.from_numpy(frequencies[part])
+        weighted = torch.from_numpy(vectors.table[part]).double() * heavy[:, None]
+        total.index_add_(0, ids, weighted[places])
+        weight.index_add_(0, ids, heavy[places])
+    return (total / weight.clamp(min=1e-300)[:, None]).float().numpy()

@@ -8,9 +8,9 @@ import pytest
 
 import langadapt
 from langadapt.core.errors import DataError
+from langadapt.core.fasttext_file import check_whole
 from langadapt.core.progress import Event, Note
 from langadapt.corpus import langid
-from langadapt.corpus.fasttext_file import check_whole
 from langadapt.corpus.langid import Detector, accepted_labels
 from langadapt.corpus.ngram_langid import EVIDENCE, LONGEST, SMOOTHING, NgramDetector, ngrams
 from tests.fixtures.tiny import tiny_text

@@ -1,0 +1,68 @@
+"""Cosines between two sets of vectors in blocks of one shape, and exact choices among them."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from langadapt.embed.inputs import Floats, Ints
+
+if TYPE_CHECKING:
+    import torch
+
+# A row must come out as the same bits whichever rows stand beside it, so every product has the same shape.
+_QUERIES_AT_A_TIME = 256
+# Directions of vectors shorter than this are rounding noise.
+_SHORTEST = 1e-8
+
+
+def unit(vectors: Floats) -> Floats:
+    """Rows scaled to length 1; rows that are too short for a direction become zero."""
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    scaled = np.where(lengths > _SHORTEST, vectors / np.maximum(lengths, _SHORTEST), 0)
+    return scaled.astype(np.float32)
+
+
+def cosines(queries: Floats, keys: Floats) -> "Iterator[tuple[int, torch.Tensor]]":
+    """(first query, cosines [queries of a block, keys]) for unit vectors; at most 256 x keys in memory."""
+    import torch
+
+    across = torch.from_numpy(np.ascontiguousarray(keys.T))
+    for start in range(0, len(queries), _QUERIES_AT_A_TIME):
+        block = queries[start : start + _QUERIES_AT_A_TIME]
+        padded = torch.zeros((_QUERIES_AT_A_TIME, queries.shape[1]))
+        padded[: len(block)] = torch.from_numpy(block)
+        yield start, (padded @ across)[: len(block)]
+
+
+def top(similar: "torch.Tensor", count: int) -> tuple[Floats, Ints]:
+    """(values, columns) [rows, count] of the largest values of each row, falling; of equal ones the lower column."""
+    import torch
+
+    values, columns = torch.topk(similar, count, dim=1)
+    last = values[:, -1:]
+    tied = torch.nonzero((similar >= last).sum(dim=1) > count).flatten()
+    found, places = values.numpy(), columns.numpy()
+    for row in tied.tolist():
+        candidates = torch.nonzero(similar[row] >= last[row]).flatten().numpy()
+        order = np.lexsort((candidates, -similar[row].numpy()[candidates]))[:count]
+        places[row] = candidates[order]
+        found[row] = similar[row].numpy()[places[row]]
+    order = np.lexsort((places, -found), axis=1)
+    return np.take_along_axis(found, order, 1), np.take_along_axis(places, order, 1)
+
+
+def sparsemax(falling: Floats) -> tuple[Floats, "np.ndarray[tuple[int], np.dtype[np.bool_]]"]:
+    """Weights [rows, k] of the sparsemax of whole rows, of which only the k largest values are given, falling.
+
+    w = max(s - tau, 0) with tau = (s_1 + ... + s_n - 1) / n, n the largest number with 1 + n s_n > s_1 + ... + s_n
+    (Martins and Astudillo 2016). The condition holds for 1..n and for none after it: where it fails within the k values
+    the weights are exact, and the second result is true. Where it does not, more values are needed.
+    """
+    values = falling.astype(np.float64)
+    count = np.arange(1, values.shape[1] + 1)
+    sums = np.cumsum(values, axis=1)
+    support = (1 + count * values > sums).sum(axis=1)
+    tau = (sums[np.arange(len(values)), support - 1] - 1) / support
+    weights = np.maximum(values - tau[:, None], 0).astype(np.float32)
+    return weights, support < values.shape[1]
