@@ -67,7 +67,11 @@ def _tokenizer(tokens: "TokenTable") -> "Tokenizer":
     from langadapt.core.boundary import Reading
 
     with Reading(f"`{tokens.folder}/tokenizer.json` cannot be loaded"):
-        return Tokenizer.from_file(str(tokens.folder / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(tokens.folder / "tokenizer.json"))
+    # many files ask for 512 tokens at the most: what is longer would be cut off without a word
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _texts(corpus: Input, out: Output) -> Iterator[str]:

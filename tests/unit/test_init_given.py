@@ -1,0 +1,65 @@
+"""What the step hands to methods, from files as people have them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from langadapt.core.artifact import Identity, Output
+from langadapt.core.errors import DataError
+from langadapt.core.inputs import Input
+from langadapt.core.progress import Progress
+from langadapt.model.tables import open_tables
+from langadapt.model.token_table import TokenTable
+from langadapt.steps._init_given import given_by, stored_table
+from tests.fixtures.given import World, world
+
+
+@pytest.fixture(scope="module")
+def place(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return world(tiny, tmp_path_factory.mktemp("world"))
+
+
+def opened(place: World, base: Path, target: Path, **files: Path) -> Any:
+    inputs = {name: Input(str(path), path, None, f"digest of {name}", {}) for name, path in files.items()}
+    out = Output(Path("x"), Path("x"), Identity("model", "v", 1, {}, {}), Progress(), inputs)
+    return given_by(out, open_tables(base), TokenTable.from_folder(target))
+
+
+def test_everything_is_opened_from_files(place: World, tiny: Path) -> None:
+    given = opened(place, tiny, place.target.folder, **place.files)
+    assert next(given.corpus()) == place.texts[0]
+    assert given.vectors().width == given.base_vectors().width == 8 and given.vectors() is given.vectors()
+    assert next(given.dictionary()) == tuple(place.files["dictionary"].read_text().splitlines()[0].split("\t"))
+    assert len(next(given.counts())) == 3 and len(next(given.parallel())) == 2
+    assert given.helper().width == 16 and given.digests["corpus"] == "digest of corpus"
+    tables = open_tables(tiny)
+    np.testing.assert_array_equal(stored_table(tables, "input").float().numpy(), tables.read_input().numpy())
+
+
+def test_what_is_not_given_is_none_and_the_corpus_stands_in_for_vectors(place: World, tiny: Path) -> None:
+    given = opened(place, tiny, place.target.folder, corpus=place.files["corpus"])
+    assert given.helper is given.dictionary is given.base_vectors is given.counts is None
+    assert len(given.vectors().words) > 5
+
+
+def test_a_line_with_another_number_of_columns_is_named(place: World, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "d.tsv").write_text("the\ta\n\nhouse\tház\thome\n", encoding="utf-8")
+    given = opened(place, tiny, place.target.folder, dictionary=tmp_path / "d.tsv")
+    with pytest.raises(DataError, match="3 columns where two are needed") as caught:
+        list(given.dictionary())
+    assert str(caught.value.where).endswith("d.tsv:3") and "base word<TAB>new word" in str(caught.value.hint)
+
+
+def test_tokenizers_cut_no_text_off(place: World, tiny: Path, tmp_path: Path) -> None:
+    short = shutil.copytree(place.target.folder, tmp_path / "t")
+    content = json.loads((short / "tokenizer.json").read_text(encoding="utf-8"))
+    content["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    (short / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    text = place.texts[0]
+    assert len(Tokenizer.from_file(str(short / "tokenizer.json")).encode(text).ids) == 4
+    assert len(opened(place, tiny, short).target_tokenizer().encode(text, add_special_tokens=False).ids) > 50
