@@ -24,8 +24,8 @@ from langadapt.model.save import saving
 
 MAP_FILE = "row_map.safetensors"
 PROVENANCE_FILE = "provenance.jsonl"
-# Rows that are gathered at a time while a map is applied: 64 million numbers of 4 bytes. A longer line is one block.
-_BLOCK_VALUES = 64_000_000
+# Rows that are gathered at a time while a map is applied: 16 million numbers of 4 bytes. A longer line is one block.
+_BLOCK_VALUES = 16_000_000
 _LINES_AT_A_TIME = 4096
 # Lines of correlated noise are multiplied in blocks of one shape, so that a row does not depend on its neighbours.
 _NOISE_LINES = 64
@@ -60,7 +60,8 @@ class RowMap:
         for start, stop in self._blocks(table.shape[1]):
             first, last = self.indptr[start], self.indptr[stop]
             columns = self.indices[first:last]
-            parts = np.where((columns == self.old_rows)[:, None], mean, table[np.minimum(columns, self.old_rows - 1)])
+            parts = table[np.minimum(columns, self.old_rows - 1)]
+            parts[columns == self.old_rows] = mean
             parts *= self.values[first:last, None]
             # reduceat needs an entry in every line
             filled = start + np.flatnonzero(np.diff(self.indptr[start : stop + 1]))
