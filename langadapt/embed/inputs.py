@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -147,6 +148,11 @@ class InitInputs:
         if need in NEEDS:
             raise ConfigError(f"`{need}` is missing", hint=f"give {NEEDS[need]}")
         raise LangadaptError(f"internal: a method asked for {need}, and the step did not offer it")
+
+
+def is_vectors(path: Path) -> bool:
+    """Does the name say that this is a file of word vectors, and not text to learn them from?"""
+    return path.name.lower().endswith((".bin", ".vec", ".vec.gz")) and not path.is_dir()
 
 
 def check_needs(name: str, needs: Sequence[str], given: Mapping[str, object]) -> None:

@@ -13,7 +13,7 @@ from langadapt.core.errors import DataError
 from langadapt.core.io import cache_folder, canonical_json, sha256_text
 from langadapt.core.progress import Progress
 from langadapt.embed import fasttext_process
-from langadapt.embed.inputs import Floats, Ints
+from langadapt.embed.inputs import Floats, Ints, is_vectors
 from langadapt.embed.words import words_of
 
 if TYPE_CHECKING:
@@ -62,11 +62,10 @@ def open_vectors(path: Path, digest: str, texts: Callable[[], Iterator[str]], pr
 
     `digest` is that of the path's content: what was learned is kept in the cache under it.
     """
-    name = path.name.lower()
-    if path.is_file() and name.endswith(".bin"):
+    if is_vectors(path) and path.name.lower().endswith(".bin"):
         words, counts, table = fasttext_process.read_words(path, MOST_WORDS)
         return WordVectors(words, table, counts, partial(fasttext_process.compose, path))
-    if path.is_file() and name.endswith((".vec", ".vec.gz")):
+    if is_vectors(path):
         return read_vec(path)
     lines = (" ".join(words_of(text)) for text in texts())
     return learned(lines, WORD_SETTINGS, {"text": digest, "words": 1}, progress, str(path))

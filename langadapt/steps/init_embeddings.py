@@ -213,10 +213,12 @@ def _one(inputs: Mapping[str, Any], name: str) -> Input:
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Size of the new model from the headers of the base and the number of new tokens."""
-    _methods(config, inputs)
+    methods = _methods(config, inputs)
     model, tokenizer = _one(inputs, "model"), _one(inputs, "tokenizer")
     base = _model_facts(model)
     size = _new_size(model, tokenizer, base)
+    from langadapt.steps._init_given import learning_seconds
+
     if "parameters" not in base or size is None:
         return Estimate(facts={"method": config.method})
     rows, added = size
@@ -241,7 +243,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         facts["expected_bytes_per_token"] = {tokenizer.facts["lang"]: rate}
     return Estimate(
         # program start, the two loads, writing and hashing; see docs/init-embeddings.md
-        seconds=9 + 9 * weights / 1e9 + added / 20_000,
+        seconds=9 + 9 * weights / 1e9 + added / 20_000 + learning_seconds(methods.values(), inputs),
         memory_bytes=_PROGRAM_BYTES + weights + head,
         disk_bytes=weights + 25_000_000,
         facts=facts,

@@ -13,9 +13,10 @@ from langadapt.core.artifact import Identity, Output
 from langadapt.core.errors import DataError
 from langadapt.core.inputs import Input
 from langadapt.core.progress import Progress
+from langadapt.core.registry import load_method
 from langadapt.model.tables import open_tables
 from langadapt.model.token_table import TokenTable
-from langadapt.steps._init_given import given_by, stored_table
+from langadapt.steps._init_given import given_by, learning_seconds, stored_table
 from tests.fixtures.given import World, world
 
 
@@ -53,6 +54,20 @@ def test_a_line_with_another_number_of_columns_is_named(place: World, tiny: Path
     with pytest.raises(DataError, match="3 columns where two are needed") as caught:
         list(given.dictionary())
     assert str(caught.value.where).endswith("d.tsv:3") and "base word<TAB>new word" in str(caught.value.hint)
+
+
+def test_learning_is_in_the_price_and_files_of_vectors_are_not(tmp_path: Path) -> None:
+    for name, size in (("a.txt", 3_000_000), ("b.txt", 1_000_000), ("c.vec", 5_000_000)):
+        (tmp_path / name).write_bytes(b"x" * size)
+
+    def given(**names: str) -> Any:
+        return {key: Input(name, tmp_path / name, None, name, {}) for key, name in names.items()}
+
+    focus, wechsel, mean = ((load_method("embed", name), None) for name in ("focus", "wechsel", "mean"))
+    assert learning_seconds([focus, focus], given(corpus="a.txt")) == pytest.approx(24)
+    assert learning_seconds([mean], given(corpus="a.txt")) == 0
+    assert learning_seconds([wechsel], given(vectors="a.txt", base_vectors="b.txt")) == pytest.approx(32)
+    assert learning_seconds([wechsel], given(vectors="c.vec", base_vectors="b.txt")) == pytest.approx(8)
 
 
 def test_tokenizers_cut_no_text_off(place: World, tiny: Path, tmp_path: Path) -> None:
