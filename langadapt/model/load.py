@@ -12,6 +12,7 @@ from langadapt.core.io import read_json_object
 from langadapt.core.progress import Progress
 from langadapt.model.facts import check_rows
 from langadapt.model.gguf import import_gguf
+from langadapt.model.spm_only import with_tokenizer_json
 from langadapt.model.surroundings import quiet_transformers
 from langadapt.model.tokenizer_check import check_tokenizer
 from langadapt.model.weights import refuse_pickles
@@ -30,8 +31,9 @@ _UNWANTED = ["*.bin", "*.pt", "*.pth", "*.py", "*/*"]
 def resolve(given: str, progress: Progress | None = None) -> Path:
     """The folder of a model. A .gguf file is converted once into the cache; a hub id is fetched as the hub client does.
 
-    A path that does not exist and cannot be a hub id is given back as it is. SafetyError: pickle-only weights, or a
-    model that brings its own code.
+    A folder with a SentencePiece `.model` and no tokenizer.json is given as one in the cache that has both. A path that
+    does not exist and cannot be a hub id is given back as it is. SafetyError: pickle-only weights, or a model with
+    code of its own.
     """
     path = Path(given)
     if path.is_file() and path.suffix.lower() == ".gguf":
@@ -39,14 +41,15 @@ def resolve(given: str, progress: Progress | None = None) -> Path:
     if path.is_file():
         raise DataError(f"`{given}` is a file; a model is a folder, a .gguf file or a hub id")
     if path.is_dir():
-        if not is_artifact(path):
-            check_safe(path)
-        return path
+        if is_artifact(path):
+            return path
+        check_safe(path)
+        return with_tokenizer_json(path, progress)
     if partial_folder(path).is_dir() or not _HUB_ID.fullmatch(given):
         return path
     folder = _from_hub(given)
     check_safe(folder)
-    return folder
+    return with_tokenizer_json(folder, progress)
 
 
 def resolve_tokenizer(given: str, progress: Progress | None = None) -> Path:
@@ -63,6 +66,7 @@ def resolve_tokenizer(given: str, progress: Progress | None = None) -> Path:
         path = _from_hub(given, _TOKENIZER_FILES)
     if path.is_dir():
         refuse_code(path)
+        return with_tokenizer_json(path, progress)
     return path
 
 

@@ -46,6 +46,7 @@ class Config(StepConfig):
 
 def run(config: Config, out: Output) -> Artifact:
     """Learn, write, and check the new tokenizer."""
+    from langadapt.model import spm_model
     from langadapt.model.load import load_tokenizer
     from langadapt.model.matching import match
     from langadapt.model.token_table import TokenTable
@@ -54,6 +55,10 @@ def run(config: Config, out: Output) -> Artifact:
 
     model, corpora = one(out.inputs, "model"), many(out.inputs, "corpora")
     base = tokenizer_file.read(model.path)
+    if path := spm_model.find(model.path):
+        out.progress.note(
+            f"{path.name} is not written: SentencePiece has no byte-level BPE, which the new tokenizer is"
+        )
     base_loaded = load_tokenizer(model.path)
     loaded.insist_on_the_file(base_loaded, base)
     apart = _digits_apart(base)

@@ -13,6 +13,7 @@ from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Bytes, Count, show_bytes
+from langadapt.steps._sentencepiece import companion_of, sample_of
 from langadapt.steps._vocabulary import LOADED_TEXTS, count, langs_of, many, one, size_of, table_rows, texts
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.vocab.words import count_words as words_in
 
     model, corpora = one(out.inputs, "model"), many(out.inputs, "corpora")
-    base = tokenizer_file.read(model.path)
+    sample = sample_of(corpora)
+    base, companion = companion_of(model.path, tokenizer_file.read(model.path), sample, out)
     family = detect(base).name
     base_loaded = load_tokenizer(model.path)
     loaded.insist_on_the_file(base_loaded, base)
@@ -64,11 +66,13 @@ def run(config: Config, out: Output) -> Artifact:
     write_renumbered(renumbered(base, ids), ids, model.path, out.folder)
 
     new = tokenizer_file.read(out.folder)
+    written = companion.write(new, out.folder, sample) if companion else []
     unseen = [text for corpus in corpora for text in texts(corpus, "held-out") or texts(corpus, "train")]
     outcomes = moved_checks.moved_checks(base, new, ids, words + chat)
     outcomes += moved_checks.moved_loaded_checks(
         base_loaded, load_tokenizer(out.folder), new, unseen[:LOADED_TEXTS], ids
     )
+    outcomes += written
     checks.insist(outcomes)
     changed = _changed(config, base, new, words, ids)
     measured = _measure(base, new, unseen, ids)
@@ -87,6 +91,7 @@ def run(config: Config, out: Output) -> Artifact:
         "old_rows": tables["rows"],
         "added": len(relation.new_tokens),
         "renumbered": True,
+        "sentencepiece": companion.name if companion else None,
         "dropped": len(relation.dropped),
         "kept_by": dict(sorted(Counter(found.reasons.values()).items())),
         **changed,
