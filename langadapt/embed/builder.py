@@ -44,6 +44,7 @@ class RowMapBuilder:
         self._noise = np.zeros(len(self._tokens), dtype=np.float32)
         self._correlated = np.zeros(len(self._tokens), dtype=np.bool_)
         self._why: list[str | None] = [None] * len(self._tokens)
+        self._measured: dict[str, Any] = {}
 
     def mean(self, token: NewToken, pieces: Sequence[int], why: str) -> None:
         """The plain average of some old rows."""
@@ -68,6 +69,10 @@ class RowMapBuilder:
         self.fallback(token, why)
         place = self._place[token.id]
         self._noise[place], self._correlated[place] = scale, correlated
+
+    def measured(self, **values: Any) -> None:
+        """What the method found out about its own rows: goes into the facts of the artifact, not into the map."""
+        self._measured |= values
 
     def many(
         self,
@@ -177,6 +182,7 @@ class RowMapBuilder:
             noise_keys=np.array([(key & low, key >> 64) for key in keys], dtype=np.uint64).reshape(-1, 2),
             provenance=tuple(self._notes(indptr, indices, values)),
             dense=tuple(self._dense),
+            measured=self._measured,
         )
 
     def _singles(self) -> _Lines:

@@ -36,7 +36,7 @@ class RowMap:
     """Lines in order of new id. `indptr`, `indices`, `values` are CSR over old rows and the mean column.
 
     `noise` [n] is 0 for lines without noise; `noise_keys` [n, 2] are the two halves of each line's Philox key.
-    A line is either sparse or belongs to one of the `dense` parts.
+    A line is either sparse or belongs to one of the `dense` parts. `measured` is not stored with the map.
     """
 
     new_ids: Ints
@@ -50,6 +50,7 @@ class RowMap:
     noise_keys: "np.ndarray[Any, np.dtype[np.uint64]]"
     provenance: tuple[Mapping[str, Any], ...] = field(repr=False)
     dense: tuple[Dense, ...] = ()
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, table: Floats) -> Floats:
         """New rows [n, width] in float32 from an old table [old_rows, width] in float32."""

@@ -139,6 +139,7 @@ def run(config: Config, out: Output) -> Artifact:
         "duplicate_rows": found.duplicate_rows,
         "without_pieces": unspelled,
         "reasons": maps["input"].reasons(),
+        "measured": {table: dict(rows.measured) for table, rows in maps.items() if rows.measured},
         "head_mass_nats_mean": found.head_mass_mean,
         "head_mass_nats_highest": found.head_mass_highest,
         "checks": len(found.checks),
