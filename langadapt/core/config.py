@@ -26,13 +26,14 @@ class Reads:
     """Marks a field that holds an input: an artifact of one of `kinds`, or a plain file or folder if `plain` allows it.
 
     `resolver` names a function "module:name" that turns the text into a folder (models: .gguf files and hub ids).
-    `flag_only` keeps it from being a positional argument.
+    `flag_only` keeps it from being a positional argument. `words` are values that are no paths: the step knows them.
     """
 
     kinds: tuple[str, ...]
     plain: bool = False
     resolver: str | None = None
     flag_only: bool = False
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ def resolve_input(given: str, field: InputField) -> Input:
     if not given.strip():
         # `Path("")` is the current folder: never what `"$UNSET"` means
         raise DataError("an empty path", where=f"input `{field.name}`", hint="is a variable of the shell not set?")
+    if given in field.reads.words:
+        # no file stands behind it: the word itself is what the result depends on
+        return Input(given, Path(given), None, sha256_text(given), {}, exists=False)
     if field.reads.resolver is not None:
         module, _, function = field.reads.resolver.partition(":")
         path = Path(getattr(importlib.import_module(module), function)(given))

@@ -96,7 +96,12 @@ def check_outside(place: Path, inputs: Inputs) -> None:
     for value in inputs.values():
         items = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
         for item in items:
-            if item is not None and item.path.is_dir() and item.path.resolve() in place.resolve().parents:
+            if (
+                item is not None
+                and item.exists
+                and item.path.is_dir()
+                and item.path.resolve() in place.resolve().parents
+            ):
                 raise OutputError(f"`{place}` would lie inside the input `{item.given}`", hint="give another `--out`")
 
 

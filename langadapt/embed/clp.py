@@ -33,8 +33,7 @@ def clp(inputs: InitInputs, options: Options) -> RowMap:
     hence E is centred first, which changes nothing but the rounding.
     """
     rows = RowMapBuilder(inputs, "clp")
-    space = helper_space(inputs)
-    space.give_up(rows, inputs)
+    space = helper_space(inputs, rows)
     if not space.tokens:
         return rows.build()
     mine, theirs = unit(space.new).astype(np.float64), unit(space.shared).astype(np.float64)

@@ -25,8 +25,7 @@ def clp_plus(inputs: InitInputs, options: Options) -> RowMap:
     g are rows of the helper. The sparsemax is exact, see `sparse_weights`.
     """
     rows = RowMapBuilder(inputs, "clp-plus")
-    space = helper_space(inputs)
-    space.give_up(rows, inputs)
+    space = helper_space(inputs, rows)
     if space.tokens:
         indptr, columns, weights = sparse_weights(unit(space.new), unit(space.shared))
         rows.many(space.tokens, indptr, space.old[columns], weights, "like tokens of the helper")

@@ -18,6 +18,7 @@ class Helper:
 
     tables: Tables
     row_of: Ints = field(repr=False)
+    learned = False
 
     @property
     def width(self) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from langadapt.embed.helper import Helper
+    from langadapt.embed.trained_helper import TrainedHelper
     from langadapt.embed.vectors import WordVectors
 
 Role = Literal["input", "head", "tied"]
@@ -30,7 +31,7 @@ NEEDS = {
     "vectors": "word vectors of the new language: `--vectors FILE.vec`",
     "base_vectors": "word vectors of a language that the base knows: `--base-vectors FILE.vec`",
     "dictionary": "word pairs, `base word<TAB>new word` a line: `--dictionary FILE.tsv`",
-    "helper": "a model that has the new tokenizer: `--helper MODEL`",
+    "helper": "a model that has the new tokenizer: `--helper MODEL`, or `--helper train --corpus CORPUS`",
     "parallel": "sentence pairs, `base sentence<TAB>new sentence` a line: `--parallel FILE.tsv`",
     "counts": "counts of token pairs: `--counts FILE.tsv`",
 }
@@ -60,7 +61,7 @@ class Given:
     corpus: Callable[[], Iterator[str]] | None = None
     vectors: "Callable[[], WordVectors] | None" = None
     base_vectors: "Callable[[], WordVectors] | None" = None
-    helper: "Callable[[], Helper] | None" = None
+    helper: "Callable[[], Helper | TrainedHelper] | None" = None
     dictionary: Callable[[], Iterator[tuple[str, ...]]] | None = None
     parallel: Callable[[], Iterator[tuple[str, ...]]] | None = None
     counts: Callable[[], Iterator[tuple[str, ...]]] | None = None
@@ -118,8 +119,8 @@ class InitInputs:
         """Word vectors of a language that the base model knows."""
         return self._open("base_vectors", self.given.base_vectors)
 
-    def helper(self) -> "Helper":
-        """Rows of a model that has the new tokenizer."""
+    def helper(self) -> "Helper | TrainedHelper":
+        """Rows of a model that has the new tokenizer, or of what stands for one."""
         return self._open("helper", self.given.helper)
 
     def dictionary(self) -> Iterator[tuple[str, ...]]:

@@ -34,8 +34,7 @@ def knn(inputs: InitInputs, options: Options) -> RowMap:
     g are rows of the helper. Of equally near tokens the one with the lower id counts.
     """
     rows = RowMapBuilder(inputs, "knn")
-    space = helper_space(inputs)
-    space.give_up(rows, inputs)
+    space = helper_space(inputs, rows)
     if space.tokens:
         values, places = neighbors(unit(space.new), unit(space.shared), options.neighbors)
         weights = np.exp((values - values[:, :1]).astype(np.float64) / options.temperature)

@@ -41,8 +41,7 @@ def omp(inputs: InitInputs, options: Options) -> RowMap:
     coefficients anew by least squares. Coefficients may be negative and large, hence the cap.
     """
     rows = RowMapBuilder(inputs, "omp")
-    space = helper_space(inputs)
-    space.give_up(rows, inputs)
+    space = helper_space(inputs, rows)
     if not space.tokens:
         return rows.build()
     found = pursue(space.new, space.shared, options.k, unit_atoms=options.unit_atoms)

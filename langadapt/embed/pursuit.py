@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 # A row must come out as the same bits whichever rows stand beside it, so every product has the same shape.
 # 64 targets x 64 atoms x 11,000 correlations x 4 bytes = 180 MB.
 _TARGETS_AT_A_TIME = 64
-# The Gram matrix is kept up to this size (11,000 atoms); products with the atoms themselves take its place beyond.
+# The Gram matrix is used up to this size (11,000 atoms) and where it saves work: for atoms wider than this times k. It
+# reads k^2 / 2 numbers a target and atom at the speed of memory, products with the atoms themselves compute d k at that
+# of the processor.
 _GRAM_BYTES = 500_000_000
+_WIDE = 8
 # What is left of a target's length when it counts as explained, and of an atom's when it depends on those chosen.
 _EXPLAINED = 1e-3
 _DEPENDENT = 1e-5
-# Of correlations that differ by less than rounding the one with the lower column counts.
-_TIE = 1e-6
+# Correlations are float32; of the largest few they are made again in float64, and of those that are equal within
+# rounding the one with the lower column counts.
+_CANDIDATES = 8
+_TIE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ def pursue(targets: Floats, atoms: Floats, k: int, *, unit_atoms: bool) -> Pursu
     used = unit(atoms) if unit_atoms else (atoms / scale).astype(np.float32)
     lengths = np.linalg.norm(atoms.astype(np.float64), axis=1) if unit_atoms else np.full(len(atoms), scale)
     dictionary = torch.from_numpy(np.ascontiguousarray(used))
-    gram = dictionary @ dictionary.T if len(used) ** 2 * 4 <= _GRAM_BYTES else None
+    pays = len(used) ** 2 * 4 <= _GRAM_BYTES and used.shape[1] > _WIDE * k
+    gram = dictionary @ dictionary.T if pays else None
     goals = unit(targets)
     goal_lengths = np.linalg.norm(targets.astype(np.float64), axis=1)
     sizes, columns, weights, left = [], [], [], []
@@ -86,7 +92,7 @@ def _block(
     b = len(goals)
     precise = goals.double()
     first = goals @ atoms.T
-    correlations = first
+    correlations, residual = first, precise
     chosen = torch.zeros((b, k), dtype=torch.long)
     factor = torch.zeros((b, k, k), dtype=torch.float64)
     aims = torch.zeros((b, k), dtype=torch.float64)
@@ -98,9 +104,12 @@ def _block(
         strength = correlations.abs()
         if step:
             strength.scatter_(1, chosen[:, :step], -1.0)
-        best = strength.max(dim=1, keepdim=True).values
+        few = torch.topk(strength, min(_CANDIDATES, len(atoms)), dim=1).indices.sort(dim=1).values
+        exact = torch.bmm(atoms[few].double(), residual[:, :, None])[:, :, 0].abs()
+        exact[strength.gather(1, few) < 0] = -1
         # argmax of a comparison gives the first of equal ones
-        pick = (strength >= best * (1 - _TIE)).to(torch.uint8).argmax(dim=1)
+        first_best = (exact >= exact.max(dim=1, keepdim=True).values * (1 - _TIE)).to(torch.uint8).argmax(dim=1)
+        pick = few.gather(1, first_best[:, None])[:, 0]
         atom = atoms[pick].double()
         known = atoms[chosen[:, :step]].double()
         across = torch.bmm(known, atom[:, :, None])

@@ -45,8 +45,7 @@ def sava(inputs: InitInputs, options: Options) -> RowMap:
     what the map knows of tokens that it has not seen.
     """
     rows = RowMapBuilder(inputs, "sava")
-    space = helper_space(inputs)
-    space.give_up(rows, inputs)
+    space = helper_space(inputs, rows)
     if not space.tokens:
         return rows.build()
     old = inputs.base_rows(space.old)

@@ -43,7 +43,7 @@ def _paths(step: Step) -> Iterator[tuple[InputField, FromPath]]:
     for item in input_fields(step.verb.config):
         wiring = step.wiring.get(item.name)
         for source in members(wiring) if wiring is not None else ():
-            if isinstance(source, FromPath):
+            if isinstance(source, FromPath) and source.path not in item.reads.words:
                 yield item, source
 
 

@@ -158,6 +158,8 @@ class Bench:
 
     def _file(self, given: str, item: InputField) -> Input:
         """A path, resolved in a process of its own when it may have to be converted."""
+        if given in item.reads.words:
+            return resolve_input(given, item)
         path = given
         plain_text = not item.reads.kinds and Path(given).exists()
         if item.reads.resolver is not None and not plain_text:

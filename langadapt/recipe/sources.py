@@ -23,7 +23,7 @@ class FromStep:
 
 @dataclass(frozen=True)
 class FromPath:
-    """A file or folder (absolute), or a name that the field's resolver understands (a hub id)."""
+    """A file or folder (absolute), or a name that the field's resolver understands (a hub id), or one of its words."""
 
     path: str
 
@@ -37,6 +37,8 @@ def find(text: str, field: InputField, *, folder: Path, steps: list[str], typed:
     Paths start from `folder`. Those written in the recipe must stay below it (SafetyError), those typed on the
     command line may be anything. ConfigError if there is nothing; `steps` are for the hint.
     """
+    if text in field.reads.words:
+        return FromPath(text)
     if typed:
         path = folder / Path(text).expanduser()
         found = path.absolute() if path.exists() else None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from langadapt.embed.helper import Helper
+    from langadapt.embed.trained_helper import TrainedHelper
     from langadapt.embed.vectors import WordVectors
     from langadapt.model.tables import Tables
     from langadapt.model.token_table import TokenTable
@@ -41,9 +42,14 @@ def given_by(out: Output, tables: "Tables", target: "TokenTable") -> Given:
         return lambda: filled_columns(there[name].path, *_FORMS[name])
 
     @cache
-    def helper() -> "Helper":
+    def helper() -> "Helper | TrainedHelper":
         from langadapt.embed.helper import open_helper
+        from langadapt.embed.trained_helper import train_helper
 
+        if not there["helper"].exists:
+            digests = [there[name].digest for name in ("corpus", "tokenizer")]
+            texts = _texts(there["corpus"], out)
+            return train_helper(texts, _tokenizer(target), target.size, digests, out.progress)
         return open_helper(there["helper"].path, target)
 
     return Given(

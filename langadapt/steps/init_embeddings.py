@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import AnyInput, CorpusInput, Flag, ModelInput, StepConfig, TokenizerInput, validate
+from langadapt.core.config import AnyInput, CorpusInput, Flag, ModelInput, Reads, StepConfig, TokenizerInput, validate
 from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.registry import Method, load_method
@@ -25,6 +25,8 @@ SCHEMA = 1
 _BYTES_PER_VALUE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 # Python with torch and transformers loaded, before any weight.
 _PROGRAM_BYTES = 530_000_000
+# `train` needs no model: see embed/trained_helper.py.
+_HELPER = Reads(("model",), plain=True, resolver="langadapt.model.load:resolve", words=("train",))
 
 
 class Config(StepConfig):
@@ -54,8 +56,8 @@ class Config(StepConfig):
     dictionary: AnyInput | None = None
     """Word pairs, `base word<TAB>new word` a line."""
 
-    helper: ModelInput | None = None
-    """A model that has the new tokenizer: a folder, a .gguf file or a hub id."""
+    helper: Annotated[str, _HELPER] | None = None
+    """A model that has the new tokenizer: a folder, a .gguf file or a hub id; `train` learns one from `corpus`."""
 
     parallel: AnyInput | None = None
     """Sentence pairs, `base sentence<TAB>new sentence` a line."""
@@ -166,7 +168,10 @@ def _say_unused(methods: Mapping[str, tuple[Method, Any]], out: Output) -> None:
     from langadapt.embed.inputs import unused
 
     needs = [need for method, _ in methods.values() for need in method.facts.needs]
+    learns = _helper_is_learned(out.inputs)
     for name in unused(needs, out.inputs):
+        if name == "corpus" and learns:
+            continue
         out.progress.warn(f"`{name}` was given, and `{methods['input'][0].name}` does not look at it")
 
 
@@ -200,9 +205,18 @@ def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
     if config.head_method is not None and config.head_method != config.method:
         head = load_method("embed", config.head_method)
         chosen["head"] = (head, head.options())
+    if _helper_is_learned(given) and given.get("corpus") is None:
+        raise ConfigError(
+            "`--helper train` needs text", where="helper", hint="give text in the new language: `--corpus CORPUS`"
+        )
     for chosen_method, _ in chosen.values():
         check_needs(chosen_method.name, chosen_method.facts.needs, given)
     return chosen
+
+
+def _helper_is_learned(given: Mapping[str, Any]) -> bool:
+    helper = given.get("helper")
+    return isinstance(helper, Input) and helper.given in _HELPER.words
 
 
 def _one(inputs: Mapping[str, Any], name: str) -> Input:

@@ -127,7 +127,7 @@ def oracle_pursuit(goal: np.ndarray, atoms: np.ndarray, k: int, unit_atoms: bool
     while len(chosen) < min(k, len(atoms)):
         strength = np.abs(scaled @ left)
         strength[chosen] = -1
-        pick = int(np.flatnonzero(strength >= strength.max() * (1 - 1e-6))[0])
+        pick = int(np.flatnonzero(strength >= strength.max() * (1 - 1e-9))[0])
         if chosen:
             basis, _ = np.linalg.qr(atoms[chosen].T)
             rest = atoms[pick] - basis @ (basis.T @ atoms[pick])
@@ -152,12 +152,12 @@ def test_pursuit_finds_what_the_oracle_finds(case: Case, k: int, unit_atoms: boo
     """With the Gram matrix and without it; with an atom that stands there twice."""
     case.helper.table[-1] = case.helper.table[case.new]
     new, shared, _ = case.doubles()
-    before = pursuit._GRAM_BYTES
-    pursuit._GRAM_BYTES = before if with_gram else 0
+    before = pursuit._WIDE
+    pursuit._WIDE = 0 if with_gram else before
     try:
         found = pursue(new.astype(np.float32), shared.astype(np.float32), k, unit_atoms=unit_atoms)
     finally:
-        pursuit._GRAM_BYTES = before
+        pursuit._WIDE = before
     for row, goal in enumerate(new):
         expected, mine = oracle_pursuit(goal, shared, k, unit_atoms), sums(found, row)
         sum_of = [sum(c * shared[n] for n, c in side.items()) for side in (expected, mine)]
