@@ -184,6 +184,8 @@ def test_pursuit_recovers_a_planted_sum_and_leaves_a_rest_across_its_atoms() -> 
 @settings(max_examples=25, deadline=None)
 @given(cases, st.integers(1, 5))
 def test_omp_rows_are_the_same_sums_of_base_rows(case: Case, k: int) -> None:
+    if case.helper_width == 1:
+        return  # all tokens are equally near
     new, shared, old = case.doubles()
     made = omp(case.inputs(), OmpOptions(k=k, norm_cap=None)).apply(case.table)
     for row, goal in zip(made, new, strict=True):
