@@ -1,13 +1,14 @@
 """Train a new tokenizer for a language, with the special tokens and the chat template of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import CorpusInput, Flag, ModelInput, StepConfig
-from langadapt.core.errors import DataError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Inputs
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
 from langadapt.core.languages import Lang
@@ -16,7 +17,8 @@ from langadapt.core.units import Bytes, Count, show_bytes
 from langadapt.steps._vocabulary import LOADED_TEXTS, count, lang_of, langs_of, many, one, size_of, table_rows, texts
 
 if TYPE_CHECKING:
-    from langadapt.vocab.family import Growth
+    from langadapt.vocab.checks import Outcome
+    from langadapt.vocab.family import Growth, Wish
     from langadapt.vocab.tokenizer_file import TokenizerFile
 
 KIND = "tokenizer"
@@ -34,6 +36,8 @@ class Config(StepConfig):
     """Language of the tokenizer; by default that of the first corpus."""
     size: Annotated[Annotated[Count, Field(ge=300, le=1_000_000)], Flag("-n")] = 16_000
     """Tokens of the vocabulary, special ones and bytes included."""
+    family: Annotated[Literal["byte-bpe", "same"], Flag()] = "byte-bpe"
+    """Kind of tokenizer: byte-level BPE, or that of the model if it is WordPiece or Unigram, with its pipeline."""
     level: Annotated[Literal["bpe", "character", "grapheme"], Flag()] = "bpe"
     """What a token may be: any frequent string (bpe), one character, or one grapheme cluster; bytes always."""
     min_count: Annotated[int, Field(ge=1)] = 10
@@ -62,18 +66,16 @@ def run(config: Config, out: Output) -> Artifact:
     base_loaded = load_tokenizer(model.path)
     loaded.insist_on_the_file(base_loaded, base)
     apart = _digits_apart(base)
-    start = fresh.bare(base, config.level, digits_apart=apart)
-    growth = _grow(config, start, corpora, apart, out)
-    ids = fresh.special_ids(base)
-    settings = fresh.settings_of(base, config.level)
-    write_renumbered(_spec(start, growth), ids, model.path, out.folder, settings)
+    made = _pieces(config, base, corpora, apart, out) if config.family == "same" else None
+    made = made or _bytes(config, base, base_loaded, corpora, apart, out)
+    growth, ids = made.growth, fresh.special_ids(base)
+    write_renumbered(made.spec, ids, model.path, out.folder, made.settings)
 
     new = tokenizer_file.read(out.folder)
     new_loaded = load_tokenizer(out.folder)
     unseen = [text for corpus in corpora for text in texts(corpus, "held-out") or texts(corpus, "train")]
     outcomes = [
-        *fresh.fresh_checks(base, start, new, digits_apart=apart),
-        checks.reachable(start, new),
+        *made.checks(new),
         moved_checks.special_ids_follow(base, new, ids),
         loaded.roles_kept(base_loaded, new_loaded, ids=ids),
         moved_checks.chat_specials_follow(base_loaded, new_loaded, ids),
@@ -88,7 +90,7 @@ def run(config: Config, out: Output) -> Artifact:
         "old_rows": rows,
         "old_tokens": base.next_id,
         "new_size": new.next_id,
-        "family": "byte-bpe",
+        "family": made.family,
     }
     write_json_lines(out.folder / "vocab_map.jsonl", fresh.map_lines(header, growth, relation.kept))
     samples = measured.pop("samples")
@@ -100,7 +102,7 @@ def run(config: Config, out: Output) -> Artifact:
         {
             "lang": config.lang or lang_of(corpora[0]),
             "langs": langs_of(corpora),
-            "family": "byte-bpe",
+            "family": made.family,
             "level": config.level,
             "old_tokens": base.next_id,
             "new_tokens": relation.new_rows,
@@ -127,43 +129,101 @@ def _digits_apart(base: "TokenizerFile") -> bool:
     return not any(joins_digits(piece.encode()) for piece in base.pieces if piece not in base.added)
 
 
-def _grow(config: Config, start: "TokenizerFile", corpora: Sequence[Any], apart: bool, out: Output) -> "Growth":
-    from langadapt.vocab.family import Wish, detect
+@dataclass(frozen=True)
+class _Made:
+    """A new tokenizer before it is written; `settings` replace the base's, `checks` looks at the written file."""
+
+    family: str
+    growth: "Growth"
+    spec: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    checks: "Callable[[TokenizerFile], list[Outcome]]"
+
+
+def _bytes(
+    config: Config, base: "TokenizerFile", loaded: Any, corpora: Sequence[Any], apart: bool, out: Output
+) -> _Made:
+    """Byte-level BPE; `loaded` is the base as transformers loads it."""
+    import json
+
+    from langadapt.vocab import checks, fresh
+    from langadapt.vocab.family import detect
     from langadapt.vocab.guard import Guard
 
+    start = fresh.bare(base, config.level, digits_apart=apart)
+    words = _words(config, start, corpora, out)
+    growth = detect(start).grow(words, Guard.of(start, ()), _wish(config, start, apart), out.progress)
+    _say_shortfall(config, start, growth, corpora, out)
+
+    def look(new: "TokenizerFile") -> "list[Outcome]":
+        return [*fresh.fresh_checks(base, start, new, digits_apart=apart), checks.reachable(start, new)]
+
+    spec = json.loads(start.extended(growth.merges))
+    return _Made("byte-bpe", growth, spec, fresh.settings_of(base, config.level, loaded), look)
+
+
+def _pieces(config: Config, base: "TokenizerFile", corpora: Sequence[Any], apart: bool, out: Output) -> "_Made | None":
+    """WordPiece or Unigram, as the base is; None for a byte-level one. Errors for what cannot be."""
+    from langadapt.vocab import fresh_pieces
+    from langadapt.vocab.family import detect
+
+    family = detect(base).name
+    if family == "byte-bpe":
+        return None
+    if "merges" in base.model:
+        raise DataError(f"a new {family} tokenizer cannot be trained", where=base.place, hint="leave out `--family`")
+    if config.level != "bpe":
+        raise ConfigError(f"level `{config.level}` is one of byte-level tokenizers", hint="leave out `--family same`")
+    words = _words(config, base, corpora, out)
+    start = fresh_pieces.bare(base, words, config.min_count)
+    new, growth = fresh_pieces.grown(start, words, _wish(config, start, apart), out.progress)
+    _say_shortfall(config, start, growth, corpora, out)
+
+    def look(written: "TokenizerFile") -> "list[Outcome]":
+        return fresh_pieces.fresh_checks(base, start, written, words, digits_apart=apart)
+
+    return _Made(family, growth, new.spec, {}, look)
+
+
+def _words(config: Config, start: "TokenizerFile", corpora: Sequence[Any], out: Output) -> Mapping[str, int]:
     words = count(start, corpora, config.max_corpus_bytes, "counting words", out)
     if not words:
         raise DataError(f"`{corpora[0].given}` has no text to learn from" if corpora else "no corpus was given")
-    wish = Wish(
-        size=config.size - start.next_id,
-        min_count=config.min_count,
-        max_token_bytes=config.max_token_bytes,
-        split_digits="yes" if apart else "no",
-    )
-    if wish.size < 1:
-        raise DataError(f"{start.next_id:,} tokens are special or bytes: `size` must be larger than that")
-    growth = detect(start).grow(words, Guard.of(start, ()), wish, out.progress)
+    return words
+
+
+def _wish(config: Config, start: "TokenizerFile", apart: bool) -> "Wish":
+    from langadapt.vocab.family import Wish
+
+    size = config.size - start.next_id
+    if size < 1:
+        raise DataError(
+            f"{start.next_id:,} tokens are special, bytes or characters: `size` must be larger than that",
+            hint=f"--size {2 * start.next_id}",
+        )
+    split: Literal["yes", "no"] = "yes" if apart else "no"
+    return Wish(size=size, min_count=config.min_count, max_token_bytes=config.max_token_bytes, split_digits=split)
+
+
+def _say_shortfall(
+    config: Config, start: "TokenizerFile", growth: "Growth", corpora: Sequence[Any], out: Output
+) -> None:
     if not growth.tokens:
         raise DataError(f"`{corpora[0].given}` has no string that occurs {config.min_count} times")
     if growth.notes["missing"] and config.level == "bpe":
         out.progress.warn(
-            f"{start.next_id + len(growth.tokens):,} of {config.size:,} tokens: no more occur {config.min_count} times"
+            f"{config.size - growth.notes['missing']:,} of {config.size:,} tokens: no more occur "
+            f"{config.min_count} times"
         )
-    return growth
-
-
-def _spec(start: "TokenizerFile", growth: "Growth") -> dict[str, Any]:
-    import json
-
-    spec: dict[str, Any] = json.loads(start.extended(growth.merges))
-    return spec
 
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Price by the size of text and vocabulary."""
     corpora = many(inputs, "corpora")
     text = sum(min(size_of(corpus), config.max_corpus_bytes) for corpus in corpora)
-    facts: dict[str, object] = {"family": "byte-bpe", "level": config.level, "renumbered": True}
+    facts: dict[str, object] = {"level": config.level, "renumbered": True}
+    if config.family == "byte-bpe":
+        facts["family"] = "byte-bpe"
     if config.level == "bpe":
         facts["new_tokens"] = config.size
     return Estimate(

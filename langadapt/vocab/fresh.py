@@ -10,15 +10,19 @@ Unicode TR 29), by cutting there before the model runs. Their merges only join b
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from langadapt.model.bytes_alphabet import to_piece
 from langadapt.model.spelling import family_of
 from langadapt.vocab.checks import Outcome, fuzz_texts
+from langadapt.vocab.loaded import ROLE_TOKENS
 from langadapt.vocab.renumber import follow, in_order
 from langadapt.vocab.rules import joins_digits
 from langadapt.vocab.token_line import line_of
 from langadapt.vocab.tokenizer_file import TokenizerFile
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Level = Literal["bpe", "character", "grapheme"]
 _PATTERNS = {"character": r"[\s\S]", "grapheme": r"\X"}
@@ -66,17 +70,25 @@ def _cuts(level: Level, digits_apart: bool) -> list[dict[str, Any]]:
     return [split, _BYTE_LEVEL | {"use_regex": False}]
 
 
-def settings_of(base: TokenizerFile, level: Level) -> dict[str, Any]:
-    """What tokenizer_config.json must say otherwise: classes of model families bring their own pipeline."""
-    return {} if keeps_pipeline(base, level) else {"tokenizer_class": "PreTrainedTokenizerFast"}
+def settings_of(base: TokenizerFile, level: Level, loaded: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    """What tokenizer_config.json must say otherwise: classes of model families bring their own pipeline.
+
+    They also know the roles of their special tokens, which a settings file may leave to them; here it says them.
+    """
+    if keeps_pipeline(base, level):
+        return {}
+    roles = {role: str(token) for role in ROLE_TOKENS if (token := getattr(loaded, role)) is not None}
+    others = [str(token) for token in loaded.all_special_tokens if str(token) not in roles.values()]
+    more = {"extra_special_tokens": others} if others else {}
+    return {"tokenizer_class": "PreTrainedTokenizerFast"} | roles | more
 
 
 def fresh_checks(base: TokenizerFile, start: TokenizerFile, new: TokenizerFile, *, digits_apart: bool) -> list[Outcome]:
     """What must hold beside reachability; `start` is the bare tokenizer that `new` was grown from."""
-    return [_ids(start, new), _exact_round_trip(new), _digits(base, new, digits_apart)]
+    return [ids_in_order(start, new), _exact_round_trip(new), digits_kept_apart(base, new, digits_apart)]
 
 
-def _ids(start: TokenizerFile, new: TokenizerFile) -> Outcome:
+def ids_in_order(start: TokenizerFile, new: TokenizerFile) -> Outcome:
     """Special tokens first, then bytes, then what was learned, without a gap."""
     after = new.tokenizer.get_vocab(with_added_tokens=True)
     broken = [f"`{piece}` {number} -> {after.get(piece)}" for piece, number in start.pieces.items()
@@ -100,9 +112,9 @@ def _exact_round_trip(new: TokenizerFile) -> Outcome:
     return Outcome("exact_round_trip", len(texts), tuple(broken))
 
 
-def _digits(base: TokenizerFile, new: TokenizerFile, digits_apart: bool) -> Outcome:
+def digits_kept_apart(base: TokenizerFile, new: TokenizerFile, digits_apart: bool) -> Outcome:
     """No token holds two digits where the base keeps digits apart."""
-    pieces = [piece for piece in new.model["vocab"] if piece not in base.added]
+    pieces = [piece for piece in new.vocab if piece not in base.added]
     broken = [piece for piece in pieces if digits_apart and joins_digits(new.spelling.content(piece))]
     return Outcome("digits_apart", len(pieces) if digits_apart else 0, tuple(broken))
 

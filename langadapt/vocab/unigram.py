@@ -42,7 +42,7 @@ from langadapt.vocab.choosing import Candidate, Proposal, SetFamily
 from langadapt.vocab.family import Refusal, Wish
 from langadapt.vocab.growing import count_letters
 from langadapt.vocab.guard import Guard
-from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
+from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 from langadapt.vocab.word_cuts import of_one_kind
 
 MARGIN = 1e-4
@@ -166,11 +166,7 @@ class Unigram(SetFamily):
 
     def checks(self, new: TokenizerFile, words: Mapping[str, int]) -> list[Outcome]:
         """Scores are within their bounds, and the best cut of each new piece's characters is the piece."""
-        there = self._base.pieces
-        fresh = [Merge(piece, "", number) for piece, number in new.pieces.items() if piece not in there]
-        cut = encode_all(new.model_stage(), [merge.piece for merge in fresh])
-        broken = [f"`{merge.piece}` gives {ids}" for merge, ids in zip(fresh, cut, strict=True) if ids != [merge.id]]
-        return [Outcome("reachable", len(fresh), tuple(broken)), self._scores_kept(new)]
+        return [reachable(self._base, new), self._scores_kept(new)]
 
     def _scores_kept(self, new: TokenizerFile) -> Outcome:
         """Old pieces have their scores, new ones lie between the lowest and the highest of them.
@@ -194,3 +190,11 @@ class Unigram(SetFamily):
 def _same(one: float, other: float) -> bool:
     """The library reads some numbers that it wrote itself one unit of the last place off."""
     return math.isclose(one, other, rel_tol=1e-15)
+
+
+def reachable(base: TokenizerFile, new: TokenizerFile) -> Outcome:
+    """The best cut of the characters of each piece that `base` lacks is the piece."""
+    fresh = [(piece, number) for piece, number in new.pieces.items() if piece not in base.pieces]
+    cut = encode_all(new.model_stage(), [piece for piece, _ in fresh])
+    broken = [f"`{piece}` gives {ids}" for (piece, number), ids in zip(fresh, cut, strict=True) if ids != [number]]
+    return Outcome("reachable", len(fresh), tuple(broken))
