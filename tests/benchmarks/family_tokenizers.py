@@ -95,7 +95,15 @@ MAKERS: dict[str, Callable[[Sequence[str]], tuple[dict[str, Any], dict[str, Any]
 }
 # The real ones of these kinds were trained on many languages.
 MULTILINGUAL = ("llama3-style", "xlmr-style")
-_MODEL_TYPES = {"xlmr-style": "xlm-roberta", "t5-style": "t5", "bert-style": "bert"}
+# A folder is a model's if it has a config.json; weights are not needed.
+_MODEL_TYPES = {
+    "llama3-style": "llama",
+    "gpt2-style": "gpt2",
+    "llama2-style": "llama",
+    "xlmr-style": "xlm-roberta",
+    "t5-style": "t5",
+    "bert-style": "bert",
+}
 
 
 def make(name: str, texts: Sequence[str], folder: Path) -> None:
@@ -105,10 +113,9 @@ def make(name: str, texts: Sequence[str], folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
     settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | settings
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    if name in _MODEL_TYPES:
-        size = 1 + max([*_ids(spec), *(token["id"] for token in spec["added_tokens"])])
-        config = {"model_type": _MODEL_TYPES[name], "vocab_size": size}
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    size = 1 + max([*_ids(spec), *(token["id"] for token in spec["added_tokens"])])
+    config = {"model_type": _MODEL_TYPES[name], "vocab_size": size}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def _ids(spec: dict[str, Any]) -> list[int]:
