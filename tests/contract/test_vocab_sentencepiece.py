@@ -20,6 +20,7 @@ from langadapt.steps._sentencepiece import companion_of
 from langadapt.vocab import checks, spm_checks, tokenizer_file
 from langadapt.vocab.family import Wish, detect
 from langadapt.vocab.guard import Guard, always_guarded, with_variants
+from langadapt.vocab.slots import Slot, grow_into
 from langadapt.vocab.splits import splits, with_every_split
 from langadapt.vocab.spm_file import Places, by_score, rewritten
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
@@ -144,6 +145,28 @@ def test_everything_else_in_the_file_stays(pairs, style: str):
     between = it.written.pieces[len(it.spm.pieces) : it.fresh()[0]]
     assert len(between) == {"xlmr": 1, "t5": 5}.get(style, 0)
     assert all(piece.type == CONTROL and piece.text in it.new.added for piece in between)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_new_pieces_that_take_over_ids_stand_in_their_places(pairs, style: str):
+    """Modes reserved and same-size: the place of a piece that was given up has a new one, with a new score."""
+    it = pairs[style]
+    parts = {part for pair in it.base.merges for part in pair}
+    names = [f"<unused{number}>" for number in range(20)] if style == "gemma" else []
+    leaves = [piece.text for piece in it.spm.pieces if piece.type == NORMAL and len(piece.text) > 1]
+    leaves = [text for text in leaves if text not in parts and it.spm.pieces[it.spm.places[text]].score > it.spm.lowest]
+    taken = [Slot(it.base.pieces[text], text) for text in [*names, *leaves[-4:]]]
+    grown = grow_into(it.base, taken, it.words, it.guard, Wish(size=len(taken), min_count=2), Progress())
+    new = TokenizerFile(json.loads(grown.start.extended(grown.growth.merges)), "new")
+    written = rewritten(it.spm, it.places, new)
+    checks.insist([spm_checks.pieces(it.spm, it.places, new, written), spm_checks.cuts(written, new, [*LINES, *ODD])])
+    assert len(written.pieces) == len(it.spm.pieces) and len(grown.taken) == len(taken)
+    for slot in taken:
+        piece = written.pieces[slot.id - it.places.shift]
+        assert piece.type == NORMAL and piece.text == new.tokenizer.id_to_token(slot.id) != slot.piece
+        assert slot.piece not in written.places
+    if style in BPE:
+        assert not spm_checks.merges_kept(grown.start, new).broken
 
 
 def changed(it: Pair, at: int, **what) -> SpmModel:
