@@ -18,7 +18,6 @@ from langadapt.vocab.merging import Learned, PairLearner
 from langadapt.vocab.prune import grow_to
 from langadapt.vocab.rules import JoinRules, is_text, keeps_digits_apart
 from langadapt.vocab.scripts import only_in
-from langadapt.vocab.splits import strings_of
 from langadapt.vocab.spm_checks import merges_kept as every_split_kept
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
 
@@ -195,8 +194,6 @@ class BpeFamily:
         apart = wish.split_digits == "yes" or (wish.split_digits == "auto" and self.splits_digits())
         rules = JoinRules(wish.max_token_bytes, apart)
         whole = {self.content(word) for word in guard.whole}
-        if self._base.ranks is not None:
-            whole |= strings_of(guard.pairs, self._contents)
         outside = self.never_joined()
 
         def allowed(left: int, right: int, left_bytes: bytes, right_bytes: bytes) -> bool:
