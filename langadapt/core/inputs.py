@@ -27,6 +27,12 @@ class Input:
     facts: Mapping[str, Any]
     exists: bool = True
 
+    def made_from(self, other: "Input") -> bool:
+        """Was this model made from the other one, in one step or in the usual two?"""
+        if self.artifact is None:
+            return False
+        return other.digest in (self.artifact.manifest["inputs"].get("model"), self.facts.get("base_digest"))
+
 
 Inputs = Mapping[str, Input | tuple[Input, ...] | dict[str, Input] | None]
 

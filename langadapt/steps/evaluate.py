@@ -83,6 +83,8 @@ def run(config: Config, out: Output) -> Artifact:
         for name, found in chosen.items()
         if len(found.segments) < WANTED_SEGMENTS
     ]
+    if out.inputs["base"].made_from(out.inputs["adapted"]):
+        warnings.append("the base was made from the adapted model: are the two swapped?")
     if not targets & set(langs.values()):
         warnings.append(f"no set is in the target language `{target}`: all are reported as sources")
     prompts_from = next((name for name, lang in langs.items() if lang in targets), next(iter(langs)))

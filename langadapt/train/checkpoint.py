@@ -151,15 +151,17 @@ class Checkpoints:
             shutil.copyfile(artifact.path / name, target / name)
 
     def restore(self, artifact: Artifact, saved: Saved, optimiser: Optimiser, journal: Journal) -> None:
-        """Put weights, moments and journal back as they were. DataError if the checkpoint is of another model."""
+        """Put weights, moments and journal back as they were. DataError if the checkpoint is of other weights."""
+        if strange := saved.moved.keys() - optimiser.parameters.keys():
+            raise _of_others(artifact, min(strange))
         missing = optimiser.expect(saved.moved)
         for name, tensor in _read_tensors(artifact):
             if name not in missing:
-                raise DataError(f"`{artifact.path}` holds `{name}`, which this run does not train")
+                raise _of_others(artifact, name)
             optimiser.put_back(name, tensor)
             missing.discard(name)
         if missing:
-            raise DataError(f"`{artifact.path}` lacks `{min(missing)}`")
+            raise _of_others(artifact, min(missing))
         journal.rewind(artifact.file("metrics.jsonl").read_bytes())
 
     def check_disk(self, bytes_of_one: int, bytes_of_result: int) -> None:
@@ -176,6 +178,13 @@ class Checkpoints:
 
     def _place(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
+
+
+def _of_others(artifact: Artifact, name: str) -> DataError:
+    return DataError(
+        f"`{artifact.path}` was not written by a run that trains what this one does: they differ in `{name}`",
+        hint="give the strategy, its options and the `--moments` of that run",
+    )
 
 
 def _step(place: Path) -> int:

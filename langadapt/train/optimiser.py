@@ -160,10 +160,7 @@ class Optimiser:
         """
         names = {f"weight/{name}" for name in self.parameters}
         for name, steps in moved.items():
-            value = self.parameters.get(name)
-            if value is None:
-                names.add(f"mean/{name}")
-                continue
+            value = self.parameters[name]
             self._new_state(value)
             self._adam.state[value]["step"].fill_(float(steps))
             for kind, key in _KEYS.items():
