@@ -54,9 +54,9 @@ class Wishes(Choices, Numbers, Protocol):
 
 
 def can_be_priced(model: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-    """Is enough known of model and data?"""
-    needed = {"parameters", "rows", "hidden_size", "layers", "tied"}
-    return needed <= model.keys() and {"sources", "block_tokens"} <= data.keys()
+    """Is enough known of model and data? The config of a rare architecture may call a size what nobody foresaw."""
+    needed = ("parameters", "rows", "hidden_size", "layers", "tied")
+    return all(model.get(name) is not None for name in needed) and {"sources", "block_tokens"} <= data.keys()
 
 
 def price(

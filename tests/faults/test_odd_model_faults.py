@@ -20,6 +20,7 @@ from langadapt.model.facts import model_facts
 from langadapt.model.load import load_model, load_tokenizer
 from langadapt.model.save import write_model
 from langadapt.model.weights import open_weights
+from langadapt.train.price import can_be_priced
 from langadapt.train.trainable import make_trainable
 from tests.fixtures.extended import MERGES, extended_tokenizer
 from tests.fixtures.tiny import tiny_model
@@ -260,3 +261,5 @@ def test_the_sizes_of_a_model_by_other_names(keys: tuple[str, str], tiny: Path, 
     (tmp_path / "config.json").write_text(json.dumps(content), encoding="utf-8")
     facts = model_facts(tmp_path)
     assert (facts["layers"], facts["hidden_size"]) == (2, 32)
+    data = {"sources": {}, "block_tokens": 32}
+    assert can_be_priced(facts, data) and not can_be_priced(facts | {"layers": None}, data)
