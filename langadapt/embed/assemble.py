@@ -14,7 +14,8 @@ from langadapt.core.progress import Progress
 from langadapt.core.types import TokenMatch
 from langadapt.embed.ids import names_ids, remapped, without_ids
 from langadapt.embed.rowmap import RowMap
-from langadapt.model.facts import text_config
+from langadapt.model.facts import HEADS, text_config
+from langadapt.model.kinds import generates
 from langadapt.model.roles import role_ids
 from langadapt.model.save import write_model
 from langadapt.model.tables import Tables
@@ -22,9 +23,6 @@ from langadapt.model.token_table import TokenTable
 
 if TYPE_CHECKING:
     import torch
-
-# Names under which a tied matrix may be stored a second time.
-_COPIES = ("lm_head.weight", "output.weight", "embed_out.weight")
 
 
 @dataclass(frozen=True)
@@ -111,15 +109,15 @@ def assemble(
     """
     stored = tables.stored
     replace = {stored.input: lambda: _longer(tables, stored.input, maps["input"], plan)}
-    drop: tuple[str, ...] = ()
     if stored.head is not None:
         head = stored.head
         replace[head] = lambda: _longer(tables, head, maps["head"], plan)
-    else:
-        drop = tuple(name for name in _COPIES if name in tables.weights.tensors and name != stored.input)
     if stored.bias is not None:
         bias = stored.bias
         replace[bias] = lambda: _longer_bias(tables, bias, maps["head" if "head" in maps else "input"], plan)
+    # a head that is the input table needs no second copy; other files hold one, and so will these
+    drop = tuple(name for name, main in tables.copies.items() if tables.tied and name in HEADS and main == stored.input)
+    replace |= {name: replace[main] for name, main in tables.copies.items() if name not in drop}
     roles = role_ids(TokenTable.from_folder(tokenizer_folder)) if plan.renumbered or plan.dropped else {}
     inner, outer = _config_ids(tables.config, plan, roles)
     write_model(
@@ -153,13 +151,13 @@ def _longer(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torch.Ten
 def _longer_bias(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torch.Tensor":
     import torch
 
-    old = tables.weights.read(name)
+    old = tables.weights.read(name).flatten()
     longer = torch.empty(plan.rows, dtype=old.dtype)
     _put_kept(longer, old, plan)
     longer[list(plan.new_ids)] = torch.from_numpy(rows.apply_bias(old.float().numpy())).to(old.dtype)
     # the least likely of the old tokens: padding must not be generated
     longer[list(plan.padding)] = old[torch.from_numpy(rows.population)].min()
-    return longer
+    return longer.reshape(1, -1) if tables.weights.tensors[name].shape[:-1] else longer
 
 
 def _put_kept(longer: "torch.Tensor", old: "torch.Tensor", plan: Layout) -> None:
@@ -192,6 +190,8 @@ def _generation(tables: Tables, plan: Layout, roles: Mapping[str, int]) -> dict[
             changed = remapped(content, plan.kept_ids, roles, "generation_config.json")
         if not plan.renumbered:
             changed |= without_ids(content | changed, frozenset(plan.new_ids))
+        if not generates(tables.config):
+            return changed
         before = (content | changed).get("suppress_tokens") or []
         wanted = sorted(set(before) | set(plan.padding))
     return changed if wanted == sorted(before) else changed | {"suppress_tokens": wanted or None}

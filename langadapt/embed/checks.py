@@ -15,7 +15,8 @@ from langadapt.embed.assemble import Layout
 from langadapt.embed.identity import identity_checks
 from langadapt.embed.rowmap import RowMap
 from langadapt.model.facts import position_limit
-from langadapt.model.load import load_model
+from langadapt.model.kinds import generates, kind_of
+from langadapt.model.load import load_any_model
 from langadapt.model.save import chat_template
 from langadapt.model.tables import Tables, open_tables
 
@@ -42,11 +43,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Findings:
-    """All checks, and how much probability the new rows take from old text: nats a token, mean and highest."""
+    """All checks, and how much probability the new rows take from old text: nats a token, mean and highest.
+
+    Both are None for a model without a head over its vocabulary.
+    """
 
     checks: tuple[Check, ...]
-    head_mass_mean: float
-    head_mass_highest: float
+    head_mass_mean: float | None
+    head_mass_highest: float | None
     duplicate_rows: int
 
 
@@ -59,7 +63,7 @@ def check_saved(
         Check("tables, config and tokenizer agree", saved.rows == plan.rows, saved.rows),
         Check("rows were not lost", _enough(base, saved, plan)),
         Check("input and head are tied as before", saved.tied == base.tied, saved.tied),
-        _generation_ids(folder, plan),
+        _generation_ids(saved, plan),
         *(
             Check(name, not broken, broken[:8] or None, must)
             for name, broken, must in identity_checks(base, saved, plan)
@@ -74,10 +78,14 @@ def check_saved(
             old, new = base.weights.read(before), saved.weights.read(after)
             checks += _rows(table, old, new, plan, maps[table])
             duplicates = max(duplicates, sum(map(len, maps[table].duplicates())))
+    if (biases := (base.read_bias(), saved.read_bias()))[0] is not None and biases[1] is not None:
+        checks.append(Check("bias: old values are the same", same_bits(*_kept(biases[0], biases[1], plan))))
     mass, compared = _compare_models(base, saved, plan, progress or Progress())
     checks += compared
-    rounded = round(float(mass.mean()), 4), round(float(mass.max()), 4)
-    checks.append(Check("probability moved to new rows, nats a token", True, rounded, must_hold=False))
+    rounded: tuple[float | None, float | None] = None, None
+    if len(mass):
+        rounded = round(float(mass.mean()), 4), round(float(mass.max()), 4)
+        checks.append(Check("probability moved to new rows, nats a token", True, rounded, must_hold=False))
     write_durably(folder / CHECKS_FILE, pretty_json([asdict(check) for check in checks]))
     failed = [check.name for check in checks if check.must_hold and not check.ok]
     if failed:
@@ -89,14 +97,15 @@ def _enough(base: Tables, saved: Tables, plan: Layout) -> bool:
     return saved.rows >= saved.tokens.size and (plan.renumbered or saved.rows >= base.rows)
 
 
-def _generation_ids(folder: Path, plan: Layout) -> Check:
-    path = folder / "generation_config.json"
+def _generation_ids(saved: Tables, plan: Layout) -> Check:
+    path = saved.folder / "generation_config.json"
     content = read_json_object(path) if path.is_file() else {}
     ids: list[int] = []
     for key, value in content.items():
         if key.endswith("token_id") and value is not None:
             ids += value if isinstance(value, list) else [value]
     unsuppressed = set(plan.padding) - set(content.get("suppress_tokens") or ())
+    unsuppressed = unsuppressed if generates(saved.config) else set()
     return Check("generation config names rows that exist", all(id < plan.rows for id in ids) and not unsuppressed)
 
 
@@ -109,16 +118,11 @@ def _untouched(base: Tables, saved: Tables) -> Check:
     changed = [
         name
         for name in sorted(saved.weights.tensors)
-        if name not in table_tensors(saved)
+        if name not in saved.own_tensors()
         and (name not in base.weights.tensors or not same_bits(base.weights.read(name), saved.weights.read(name)))
     ]
     lost = base.weights.tensors.keys() - saved.weights.tensors.keys() - {"lm_head.weight"}
     return Check("all other tensors are the same bytes", not changed and (saved.tied or not lost), changed[:8] or None)
-
-
-def table_tensors(tables: Tables) -> set[str]:
-    """Names of the stored tensors with a row a token."""
-    return {name for name in (tables.stored.input, tables.stored.head, tables.stored.bias) if name is not None}
 
 
 def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
@@ -159,17 +163,39 @@ def _old_sequences(base: Tables, plan: Layout) -> list[list[int]]:
     spread: list[int] = ids[:: max(1, len(ids) // 64)][:64]
     spelled = [[id for id in base.tokens.spell(text.encode()) if id in plan.kept_ids] for text in _TEXTS]
     most = position_limit(base.folder)  # learned positions have no row for a later token
+    if most is not None and base.positions_from_padding:
+        most -= int(base.config.get("pad_token_id") or 0) + 1
     return [sequence[:most] for sequence in filter(None, [*spelled, spread])]
 
 
+def _kept(before: torch.Tensor, after: torch.Tensor, plan: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    """The entries of old tokens, before and after."""
+    return before[plan.kept_old], after[plan.kept_new]
+
+
 def _hidden(folder: Path, dtype: torch.dtype, sequences: Sequence[Sequence[int]]) -> tuple[list[torch.Tensor], bool]:
-    """Last hidden states [1, tokens, width] of each sequence, and whether the loaded model's tables share memory."""
-    model = load_model(folder, dtype=dtype)
+    """What the head is given [1, tokens, width] for each sequence (the last hidden states where there is no head or
+    nothing stands between), and whether the loaded model's tables share memory.
+
+    An encoder-decoder model reads each sequence on both sides.
+    """
+    model = load_any_model(folder, dtype=dtype)
+    kind = kind_of(read_json_object(folder / "config.json"))
     head = model.get_output_embeddings()
-    shared = model.get_input_embeddings().weight.data_ptr() == head.weight.data_ptr()
-    body: Callable[..., Any] = model.base_model
+    shared = head is not None and model.get_input_embeddings().weight.data_ptr() == head.weight.data_ptr()
+    whole = head is not None and kind != "causal"
+    seen: list[torch.Tensor] = []
+    states = []
+    if whole:
+        # the transform of BERT's head and T5's scaling stand before the head
+        head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    body: Callable[..., Any] = model if whole else model.base_model
     with torch.inference_mode():
-        states = [body(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state for ids in sequences]
+        for ids in sequences:
+            given = {"input_ids": torch.tensor([ids])}
+            given |= {"decoder_input_ids": given["input_ids"]} if kind == "seq2seq" else {}
+            found = body(**given) if kind == "body" or kind == "masked" else body(**given, use_cache=False)
+            states.append(seen[-1] if whole else found.last_hidden_state)
     # models of transformers hold cycles; this frees their memory now, a garbage collection would take a second
     model.to("meta")
     return states, shared
@@ -190,6 +216,21 @@ def _compare_models(base: Tables, saved: Tables, plan: Layout, progress: Progres
     after, shared = _hidden(saved.folder, dtype, [[plan.kept_ids[id] for id in ids] for ids in sequences])
     task.advance()
     task.finish()
+    hidden = all(same_bits(first, second) for first, second in zip(before, after, strict=True))
+    checks = [
+        Check("old text: hidden states are the same bits", hidden),
+        Check("input and head share memory after loading, if tied", shared == base.tied, shared),
+    ]
+    if base.names.headless:
+        return torch.empty(0), checks
+    mass, compared = _compare_logits(base, saved, plan, before, after)
+    return mass, [*checks, *compared]
+
+
+def _compare_logits(
+    base: Tables, saved: Tables, plan: Layout, before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, list[Check]]:
+    """The two heads on what they are given for old text."""
     heads = base.read_head(), saved.read_head()
     biases = base.read_bias(), saved.read_bias()
     kept = plan.kept_old, plan.kept_new
@@ -209,14 +250,9 @@ def _compare_models(base: Tables, saved: Tables, plan: Layout, progress: Progres
         used = torch.ones(plan.rows, dtype=torch.bool)
         used[list(plan.padding)] = False
         mass.append(torch.logsumexp(everything[:, used], 1) - torch.logsumexp(old_logits, 1))
-    hidden = all(same_bits(first, second) for first, second in zip(before, after, strict=True))
     if not mass:
-        return torch.zeros(1), [
-            Check("input and head share memory after loading, if tied", shared == base.tied, shared)
-        ]
+        return torch.zeros(1), []
     return torch.cat(mass[:-1] or mass), [
-        Check("old text: hidden states are the same bits", hidden),
         Check("old text: logits of old rows are the same bits", sliced),
         Check("old text: logits through the whole head agree within 1e-4", whole),
-        Check("input and head share memory after loading, if tied", shared == base.tied, shared),
     ]

@@ -10,7 +10,7 @@ from langadapt.model.weights import DTYPE_NAMES, TensorInfo, open_weights
 
 # Names of the head in the model families of transformers.
 HEADS = ("lm_head.weight", "output.weight", "embed_out.weight")
-INPUT_TABLES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+INPUT_TABLES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "shared.weight")
 
 # What configurations of transformers call the number of layers and the width of their states.
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")

@@ -12,6 +12,7 @@ from langadapt.core.io import read_json_object
 from langadapt.core.progress import Progress
 from langadapt.model.facts import check_rows
 from langadapt.model.gguf import import_gguf
+from langadapt.model.kinds import model_class, require_causal
 from langadapt.model.spm_only import with_tokenizer_json
 from langadapt.model.surroundings import quiet_transformers
 from langadapt.model.tokenizer_check import check_tokenizer
@@ -109,17 +110,23 @@ def refuse_code(folder: Path) -> None:
 def load_model(folder: Path, *, dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
     """Load a causal language model from a local folder in evaluation mode, in float32 unless `dtype` says otherwise.
 
-    Only safetensors, only architectures of transformers. DataError if the files are damaged or a tensor is missing.
+    Only safetensors, only architectures of transformers. DataError if it is of another kind, the files are damaged or
+    a tensor is missing.
     """
+    check_safe(folder)
+    require_causal(folder, "loading it for this")
+    return load_any_model(folder, dtype=dtype)
+
+
+def load_any_model(folder: Path, *, dtype: "torch.dtype | None" = None) -> "PreTrainedModel":
+    """The same for a model of any kind, with the class that saved it."""
     import torch
 
     check_safe(folder)
     check_rows(folder)
     quiet_transformers()
-    from transformers import AutoModelForCausalLM
-
     with Reading(f"transformers cannot load `{folder}`"):
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = model_class(read_json_object(folder / "config.json")).from_pretrained(
             str(folder),
             dtype=dtype or torch.float32,
             local_files_only=True,

@@ -62,7 +62,7 @@ def write_model(
     """
     weights = open_weights(base_folder)
     named = {stored_as(weights, name): value for name, value in replace.items()}
-    for copy in tied_copies(base_folder, weights) - set(drop):
+    for copy in tied_copies(base_folder, weights) - set(drop) - named.keys():
         own = [value for name, value in named.items() if name.endswith(INPUT_TABLES)]
         named |= {copy: partial(_twin, own[0])} if own else {}
     placed = {name: info.file.name for name, info in sorted(weights.tensors.items()) if name not in drop}

@@ -3,14 +3,15 @@
 Names come from the architecture itself (built without memory), not from a list of known model families.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object
-from langadapt.model.facts import stored_name, text_config
+from langadapt.model.facts import HEADS, INPUT_TABLES, stored_name, text_config
+from langadapt.model.kinds import kind_of, model_class
 from langadapt.model.load import check_safe
 from langadapt.model.surroundings import quiet_transformers
 from langadapt.model.token_table import TokenTable
@@ -21,15 +22,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _ROW_DTYPES = ("F32", "F16", "BF16", "F64")
+_LOGITS_BIAS = "final_logits_bias"
 
 
 @dataclass(frozen=True)
 class TableNames:
-    """Names of the parameters with one row a token; `head` is None when it is the input table, `bias` when absent."""
+    """Names of the parameters with one row a token; `head` is None when it is the input table, `bias` when absent.
+
+    A model without a head over its vocabulary is `headless`; its `head` is None as well.
+    """
 
     input: str
     head: str | None = None
     bias: str | None = None
+    headless: bool = False
 
     def among(self, names: Collection[str]) -> frozenset[str]:
         """Those of the tables that are in `names`."""
@@ -38,7 +44,10 @@ class TableNames:
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of one model folder. `rows` may exceed `tokens.size` (padding); ids may have holes."""
+    """The tables of one model folder. `rows` may exceed `tokens.size` (padding); ids may have holes.
+
+    `copies` maps the name of a tensor that is stored a second time to the name in `stored` whose values it has.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -48,11 +57,14 @@ class Tables:
     width: int
     tokens: TokenTable
     weights: Weights
+    copies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    positions_from_padding: bool = False
+    """Are positions counted from the id of the padding token on, as in RoBERTa?"""
 
     @property
     def tied(self) -> bool:
         """Is the head the input table?"""
-        return self.names.head is None
+        return self.names.head is None and not self.names.headless
 
     @property
     def dtype(self) -> str:
@@ -69,24 +81,40 @@ class Tables:
 
     def read_bias(self) -> "torch.Tensor | None":
         """Bias of the head as float32 [rows], if the model has one."""
-        return None if self.stored.bias is None else self.weights.read(self.stored.bias).float()
+        return None if self.stored.bias is None else self.weights.read(self.stored.bias).float().flatten()
+
+    def own_tensors(self) -> frozenset[str]:
+        """Names of all stored tensors with a row (or a value) a token."""
+        return self.stored.among(self.weights.tensors) | frozenset(self.copies)
 
 
 def table_names(model: "PreTrainedModel") -> TableNames:
     """Names of input table, head and head bias as the loaded model calls them."""
     inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if inputs is None or head is None:
+    if inputs is None:
         raise DataError(f"{type(model).__name__} does not say which tables hold its vocabulary")
     names = {id(parameter): name for name, parameter in model.named_parameters(remove_duplicate=False)}
     for name, parameter in model.named_parameters():
         names[id(parameter)] = name
+    if not names[id(inputs.weight)].endswith(INPUT_TABLES):
+        # XLM-R names its head before its body; the table is called by what it is everywhere else
+        same = (name for name, one in model.named_parameters(remove_duplicate=False) if one is inputs.weight)
+        names[id(inputs.weight)] = next(filter(_is_input, same), names[id(inputs.weight)])
+    if head is None:
+        return TableNames(names[id(inputs.weight)], headless=True)
     tied = inputs.weight is head.weight
     bias = getattr(head, "bias", None)
+    # BART and its family add theirs behind the head
+    behind = _LOGITS_BIAS if _LOGITS_BIAS in dict(model.named_buffers()) else None
     return TableNames(
         input=names[id(inputs.weight)],
         head=None if tied else names[id(head.weight)],
-        bias=None if bias is None else names.get(id(bias)),
+        bias=behind if bias is None else names.get(id(bias)),
     )
+
+
+def _is_input(name: str) -> bool:
+    return name.endswith(INPUT_TABLES)
 
 
 def open_tables(folder: Path) -> Tables:
@@ -98,53 +126,109 @@ def open_tables(folder: Path) -> Tables:
     check_safe(folder)
     config = read_json_object(folder / "config.json")
     weights = open_weights(folder)
-    names = _names_from_architecture(folder)
-    stored = _stored_names(names, weights)
+    plan = _names_from_architecture(folder, config)
+    plan = plan if kind_of(config) == "causal" else _untied(plan, weights)
+    stored = _stored_names(plan, weights)
     tokens = TokenTable.from_folder(folder)
     shape = weights.tensors[stored.input].shape
-    tables = Tables(folder, config, names, stored, shape[0], shape[-1], tokens, weights)
+    tables = Tables(
+        folder,
+        config,
+        plan.names,
+        stored,
+        rows=shape[0],
+        width=shape[-1],
+        tokens=tokens,
+        weights=weights,
+        copies=_copies(stored, plan, weights),
+        positions_from_padding=plan.positions_from_padding,
+    )
     _check_sizes(tables)
     return tables
 
 
-def _names_from_architecture(folder: Path) -> TableNames:
+@dataclass(frozen=True)
+class _Plan:
+    """What an architecture says of its tables; `aliases` are all names of one parameter, by each of them."""
+
+    names: TableNames
+    aliases: Mapping[str, tuple[str, ...]]
+    positions_from_padding: bool
+
+
+def _names_from_architecture(folder: Path, content: dict[str, Any]) -> _Plan:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     quiet_transformers()
     models = []
     try:
+        made = model_class(content)
+        make = getattr(made, "from_config", None) or made._from_config
         for more in (0, 1):
             config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
             config.get_text_config().vocab_size += more
             with torch.device("meta"):
-                models.append(AutoModelForCausalLM.from_config(config))
+                models.append(make(config))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise DataError(f"transformers does not know the architecture of `{folder}`: {error}") from error
     model, longer = models
     model.tie_weights()
     names = table_names(model)
+    groups: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    aliases = {name: tuple(group) for group in groups.values() for name in group}
     shapes = {name: tensor.shape for name, tensor in longer.state_dict(keep_vars=True).items()}
     follow = {name for name, tensor in model.state_dict().items() if shapes.get(name) != tensor.shape}
-    other = follow - {names.input, names.head, names.bias} - set(model.all_tied_weights_keys)
+    known = {name for name in (names.input, names.head, names.bias) if name is not None}
+    other = (
+        follow - {alias for name in known for alias in aliases.get(name, (name,))} - set(model.all_tied_weights_keys)
+    )
     if other or getattr(model.config.get_text_config(), "vocab_size_per_layer_input", None):
         # extending two of three tables gives a model that loads and is wrong
         raise DataError(
             f"`{folder}` has another table with a row a token, `{min(other, default='per-layer embeddings')}`; "
             "langadapt can extend an input table, a head and its bias only"
         )
-    return names
+    return _Plan(names, aliases, _positions_from_padding(model))
 
 
-def _stored_names(names: TableNames, weights: Weights) -> TableNames:
-    """The same tensors as the files call them."""
+def _positions_from_padding(model: "PreTrainedModel") -> bool:
+    """RoBERTa gives its table of positions a padding row, and counts positions from it."""
+    return any(
+        name.endswith("embeddings.position_embeddings") and getattr(module, "padding_idx", None) is not None
+        for name, module in model.named_modules()
+    )
+
+
+def _untied(plan: _Plan, weights: Weights) -> _Plan:
+    """The plan, with a head of its own where the files hold two different matrices.
+
+    transformers says of every T5 that it is tied, and unties where the files differ.
+    """
+    import torch
+
+    names = plan.names
+    heads = [name for name in plan.aliases.get(names.input, ()) if name in HEADS and name in weights.tensors]
+    if names.head is not None or names.headless or not heads or names.input not in weights.tensors:
+        return plan
+    if torch.equal(weights.read(names.input), weights.read(heads[0])):
+        return plan
+    rest = tuple(name for name in plan.aliases[names.input] if name != heads[0])
+    aliases = dict.fromkeys(rest, rest) | {heads[0]: (heads[0],)}
+    return replace(plan, names=replace(names, head=heads[0]), aliases={**plan.aliases, **aliases})
+
+
+def _stored_names(plan: _Plan, weights: Weights) -> TableNames:
+    """The same tensors as the files call them: by one of the names that the model has for each."""
+    names = plan.names
 
     def find(name: str | None) -> str | None:
-        return None if name is None else stored_name(name, weights.tensors)
+        known = () if name is None else (name, *plan.aliases.get(name, ()))
+        return next((found for alias in known if (found := stored_name(alias, weights.tensors)) is not None), None)
 
     found = find(names.input)
-    if found is None and names.head is None and "lm_head.weight" in weights.tensors:
-        found = "lm_head.weight"
     if found is None:
         raise DataError(f"`{weights.folder}` lacks its input table `{names.input}`")
     head, bias = find(names.head), find(names.bias)
@@ -153,9 +237,21 @@ def _stored_names(names: TableNames, weights: Weights) -> TableNames:
             f"`{weights.folder}` lacks its head `{names.head}`, and its config does not tie it to the input table",
             hint='if they are one matrix, set "tie_word_embeddings": true in config.json',
         )
-    if names.bias is not None and bias is None:
+    if names.bias not in (None, _LOGITS_BIAS) and bias is None:
         raise DataError(f"`{weights.folder}` lacks the bias `{names.bias}` of its head")
-    return TableNames(found, head, bias)
+    return TableNames(found, head, bias, names.headless)
+
+
+def _copies(stored: TableNames, plan: _Plan, weights: Weights) -> dict[str, str]:
+    """Tensors that are stored again under another name of the same parameter."""
+    found = {}
+    names = plan.names
+    for name, main in ((names.input, stored.input), (names.head, stored.head), (names.bias, stored.bias)):
+        for alias in plan.aliases.get(name or "", ()):
+            copy = stored_name(alias, weights.tensors)
+            if main is not None and copy not in (None, main):
+                found[str(copy)] = main
+    return found
 
 
 def _check_sizes(tables: Tables) -> None:
@@ -176,27 +272,26 @@ def _check_sizes(tables: Tables) -> None:
             f"`{folder}`: head {list(tensors[stored.head].shape)} and input table {list(tensors[stored.input].shape)} "
             "have different shapes"
         )
-    if stored.bias is not None and tensors[stored.bias].shape != (tables.rows,):
+    if stored.bias is not None and tensors[stored.bias].shape not in ((tables.rows,), (1, tables.rows)):
         raise DataError(f"`{folder}`: the head's bias has {list(tensors[stored.bias].shape)} values; {numbers}")
     for name in (stored.input, stored.head, stored.bias):
         if name is not None and tensors[name].dtype not in _ROW_DTYPES:
             raise DataError(f"`{folder}`: `{name}` is stored as {tensors[name].dtype}; rows need a float dtype")
-    if tables.tied:
-        _check_copies(tables)
+    _check_copies(tables)
 
 
 def _check_copies(tables: Tables) -> None:
-    """A tied matrix may be stored twice; if the copies differ, transformers unties them without asking."""
+    """A matrix may be stored twice; if the copies differ, transformers unties them without asking."""
     import torch
 
-    for name in ("lm_head.weight", "output.weight", "embed_out.weight"):
-        if name in tables.weights.tensors and name != tables.stored.input:
-            first, second = tables.weights.read(tables.stored.input), tables.weights.read(name)
-            if first.shape != second.shape or not torch.equal(first, second):
-                raise DataError(
-                    f"`{tables.folder}`: config ties head and input table, but the files hold two different matrices",
-                    hint='set "tie_word_embeddings": false in config.json',
-                )
+    for name, main in sorted(tables.copies.items()):
+        first, second = tables.weights.read(main), tables.weights.read(name)
+        if first.shape != second.shape or not torch.equal(first, second):
+            both = "head and input table" if name in HEADS else f"`{main}` and `{name}`"
+            raise DataError(
+                f"`{tables.folder}`: config ties {both}, but the files hold two different matrices",
+                hint='set "tie_word_embeddings": false in config.json' if name in HEADS else None,
+            )
 
 
 def check_values(tables: Tables) -> None:
@@ -212,7 +307,7 @@ def check_values(tables: Tables) -> None:
         flat = values.reshape(tables.rows, -1)
         bad = ~torch.isfinite(flat).all(dim=1)
         # unused and special rows may be zero by design, and so may a bias
-        zero = (flat == 0).all(dim=1) & text if values.ndim == 2 else torch.zeros_like(bad)
+        zero = (flat == 0).all(dim=1) & text if name != tables.stored.bias else torch.zeros_like(bad)
         for rows, what in ((bad, "NaN or infinity"), (zero, "nothing but zeros")):
             found: list[int] = torch.nonzero(rows).flatten().tolist()
             if found:

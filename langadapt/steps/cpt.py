@@ -347,22 +347,15 @@ def _plan(config: Config, model: Mapping[str, Any], data: Mapping[str, Any], bra
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Time and memory from facts of model and data, and from one layer timed on this machine."""
+    from langadapt.train.combine import facts_of
     from langadapt.train.price import can_be_priced, price
 
-    model, data = _model_facts(_one(inputs, "model")), _one(inputs, "data").facts
+    model, data = facts_of(_one(inputs, "model")), _one(inputs, "data").facts
     branch = inputs.get("branch_from")
     if not can_be_priced(model, data) or (isinstance(branch, Input) and not branch.exists):
         return Estimate(rows=(("cpt", "cannot be priced before model and data are known"),))
     plan = _plan(config, model, data, _branch(config, inputs))
     return price(config, plan, means_of(config, plan), model, data, lang=_lang(config, data))
-
-
-def _model_facts(model: Input) -> Mapping[str, Any]:
-    if "parameters" in model.facts or not model.exists:
-        return model.facts
-    from langadapt.model.facts import model_facts
-
-    return {**model.facts, **model_facts(model.path)}
 
 
 def table(artifact: Artifact) -> list[Table]:

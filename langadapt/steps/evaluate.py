@@ -69,6 +69,7 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.steps._evaluate_tokenizers import tokenizer_figures
 
     _check(config)
+    _check_kinds(out.inputs)
     chosen = {name: _choose(config, name, source) for name, source in out.inputs["sets"].items()}
     langs = {name: _lang(name, source) for name, source in out.inputs["sets"].items()}
     target = str(out.inputs["adapted"].facts.get("lang") or next(iter(langs.values())))
@@ -151,6 +152,15 @@ def _check(config: Config) -> None:
             raise ConfigError(f"`{name}` cannot name a set: use letters, digits, `-` and `_`")
     if min(config.set_bytes, config.segment_bytes) < 50 or config.context_bytes < 0:
         raise ConfigError("`set_bytes` and `segment_bytes` must be at least 50, `context_bytes` at least 0")
+
+
+def _check_kinds(inputs: Inputs) -> None:
+    """DataError for a model that does not write from left to right: it has no bits per byte."""
+    from langadapt.model.kinds import require_causal
+
+    for source in (inputs.get(role) for role in ROLES):
+        if isinstance(source, Input) and source.exists:
+            require_causal(source.path, "`evaluate`")
 
 
 def _roles(out: Output) -> list[str]:
@@ -257,6 +267,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     from langadapt.model.compute import matrix_rate, resolve_compute
 
     _check(config)
+    _check_kinds(inputs)
     compute = resolve_compute(config.compute)
     sets = inputs["sets"]
     read = {}

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import AnyInput, CorpusInput, Flag, ModelInput, Reads, StepConfig, TokenizerInput, validate
-from langadapt.core.errors import ConfigError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Estimate, Table
@@ -18,6 +18,7 @@ from langadapt.core.units import show_bytes
 
 if TYPE_CHECKING:
     from langadapt.core.types import TokenMatch
+    from langadapt.model.tables import Tables
     from langadapt.model.token_table import TokenTable
 
 KIND = "model"
@@ -92,18 +93,20 @@ def run(config: Config, out: Output) -> Artifact:
     methods = _methods(config, out.inputs)
     tables = open_tables(given.path)
     check_values(tables)
-    if config.head_method is not None and tables.tied:
+    if config.head_method is not None and tables.names.head is None:
+        what = "no head over its vocabulary" if tables.names.headless else "one table for input and head"
         raise ConfigError(
-            f"`head_method` has no use: `{given.given}` has one table for input and head",
+            f"`head_method` has no use: `{given.given}` has {what}",
             hint="leave it out, or give the method in `method`",
         )
     target = TokenTable.from_folder(tokenizer.path)
     tokens = _with_overlap(match(tables.tokens, target, base_rows=tables.rows), tables.tokens, target, config)
     _say_match(tokens, tables.tokens, out)
+    _check_padding(tables, tokens)
     _say_unused(methods, out)
     sources = given_by(out, tables, target)
     maps = {}
-    for table in ("input",) if tables.tied else ("input", "head"):
+    for table in ("input",) if tables.names.head is None else ("input", "head"):
         inputs = InitInputs(
             base=tables.tokens,
             new_tokens=tokens.new_tokens,
@@ -131,6 +134,7 @@ def run(config: Config, out: Output) -> Artifact:
         out.progress.warn(f"{unspelled} new tokens have no old pieces; they got the mean row (see provenance.jsonl)")
     facts = {
         **model_facts(out.folder),
+        "tied": tables.tied,
         "method": config.method,
         "head_method": config.head_method or config.method,
         "base_digest": given.digest,
@@ -190,6 +194,17 @@ def _say_match(tokens: "TokenMatch", base: "TokenTable", out: Output) -> None:
     if special:
         shown = ", ".join(f"`{base.piece(id)}`" for id in special[:5])
         out.progress.warn(f"{len(special)} special tokens of the base are not in the new tokenizer, such as {shown}")
+
+
+def _check_padding(tables: "Tables", tokens: "TokenMatch") -> None:
+    """DataError if the padding token would move in a model that counts its positions from that id."""
+    pad = tables.config.get("pad_token_id")
+    if tables.positions_from_padding and isinstance(pad, int) and tokens.kept.get(pad) != pad:
+        raise DataError(
+            f"the padding token would move from id {pad} to {tokens.kept.get(pad, 'none')}; "
+            f"`{tables.folder}` counts positions from that id, so every text would move to other positions",
+            hint="take a tokenizer whose padding token keeps its id, as extend-vocab and trim-vocab make it",
+        )
 
 
 def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
@@ -318,7 +333,8 @@ def table(artifact: Artifact) -> Table:
         ("tokens without old pieces", f"{facts['without_pieces']:,}"),
         ("tokens that share a row", f"{facts['duplicate_rows']:,}"),
         ("parameters", f"{facts['parameters']:,}"),
-        ("nats a token moved from old text to new rows", f"{facts['head_mass_nats_mean']:.4f}"),
     )
+    if facts["head_mass_nats_mean"] is not None:
+        rows += (("nats a token moved from old text to new rows", f"{facts['head_mass_nats_mean']:.4f}"),)
     note = f"{facts['checks']} checks on the saved files passed or are explained in {artifact.path / 'checks.json'}"
     return Table("New rows", ("", "value"), rows, (note,))

@@ -60,7 +60,7 @@ def run(config: Config, out: Output) -> Artifact:
 
     _check(config)
     model: Path = out.inputs["model"].path
-    _check_positions(config, model)
+    _check_model(config, model)
     for sentence in _same_text(config, out.inputs["corpora"]):
         out.progress.warn(sentence)
     tokenizer = load_tokenizer(model)
@@ -129,9 +129,11 @@ def _check(config: Config) -> None:
                 raise ConfigError(f"`max_bytes` names `{name}`, which is not among the corpora")
 
 
-def _check_positions(config: Config, model: Path) -> None:
+def _check_model(config: Config, model: Path) -> None:
     from langadapt.model.facts import check_positions
+    from langadapt.model.kinds import require_causal
 
+    require_causal(model, "`mix`")
     check_positions(model, config.block_tokens, "a block has", "give shorter blocks: --block-tokens {}")
 
 
@@ -285,7 +287,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     if not isinstance(model, Input) or not isinstance(corpora, dict):
         raise ConfigError("`mix` needs a model and corpora")
     if model.exists:
-        _check_positions(config, model.path)
+        _check_model(config, model.path)
     amounts: dict[str, Amount] = {}
     assumed, read = [], 0
     expected = model.facts.get("expected_bytes_per_token", {})

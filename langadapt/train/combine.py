@@ -6,7 +6,8 @@ from typing import Any, Protocol
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input
 from langadapt.core.io import sha256_file
-from langadapt.model.facts import check_positions
+from langadapt.model.facts import check_positions, model_facts
+from langadapt.model.kinds import require_causal
 
 
 class Wishes(Protocol):
@@ -62,7 +63,8 @@ def check_combination(wishes: Narrow, *, adapter: bool) -> None:
 
 
 def check_fit(model: Input, data: Input, base: Mapping[str, Any]) -> None:
-    """DataError if the data were not made for this model: another tokenizer, too many rows, too long blocks."""
+    """DataError if the model is not causal, or the data were not made for it: tokenizer, rows, length of blocks."""
+    require_causal(model.path, "`cpt`")
     tokenizer = model.path / "tokenizer.json"
     if data.facts.get("tokenizer_digest") != (sha256_file(tokenizer) if tokenizer.is_file() else None):
         raise DataError(
@@ -77,3 +79,11 @@ def check_fit(model: Input, data: Input, base: Mapping[str, Any]) -> None:
         f"blocks of `{data.given}` have",
         "make it again with shorter blocks: langadapt mix ... --block-tokens {}",
     )
+
+
+def facts_of(model: Input) -> Mapping[str, Any]:
+    """What is known of a model before training: of its files where it exists. DataError if it is not causal."""
+    if not model.exists:
+        return model.facts
+    require_causal(model.path, "`cpt`")
+    return model.facts if "parameters" in model.facts else {**model.facts, **model_facts(model.path)}

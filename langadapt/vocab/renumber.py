@@ -78,6 +78,8 @@ def write_renumbered(
 ) -> None:
     """Write a tokenizer folder: `spec`, and the base's companions with the new ids; `settings` replace theirs."""
     write_durably(out / NAME, str(Tokenizer.from_str(json.dumps(spec)).to_str(pretty=True)))
+    if settings and not (base_folder / "tokenizer_config.json").is_file():
+        write_durably(out / "tokenizer_config.json", pretty_json(dict(settings)))
     for name in COMPANIONS:
         path = base_folder / name
         if not path.is_file():
