@@ -197,11 +197,13 @@ def _unknown(name: str, known: list[str]) -> ConfigError:
 
 def build(name: str | None, verbs: list[str], commands: list[str]) -> "typer.Typer":
     """The Typer app in which command `name` is real and all others are only names with a description."""
-    import typer
     from rich.markup import escape
 
-    app = typer.Typer(
+    from langadapt.cli.typeless import App, Group
+
+    app = App(
         name=PROGRAM,
+        cls=Group,
         help=escape(ABOUT),
         epilog=f"Exit codes: {', '.join(EXIT_CODES)}.\n\n`{PROGRAM} --version` prints the version.",
         rich_markup_mode="rich",

@@ -74,6 +74,11 @@ def diagnose(
         screen.raw("next")
         for line in found.commands:
             screen.raw(f"  {line}")
+        for way in found.instead:
+            screen.raw(way["verdict"])
+            screen.raw(f"  {way['command']}")
     elif not screen.json:
+        for way in found.instead:
+            screen.raw(f"{way['verdict']}\t{way['command']}")
         for line in found.commands:
             screen.raw(f"next\t{line}")

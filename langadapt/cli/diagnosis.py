@@ -104,6 +104,7 @@ def _measures(found: "Diagnosis") -> list[Row]:
         ("  after a space, also", _form("with space")),
         ("  as a capital, also", _form("capital")),
         ("rows that look unused", _unused),
+        ("tokens that this text needs", _needed),
     ]
 
 
@@ -145,6 +146,11 @@ def _unused(entry: Entry) -> str:
     return text + (f" and {rows['spare']:,} spare" if rows["spare"] > 0 else "")
 
 
+def _needed(entry: Entry) -> str:
+    used = entry["used_rows"]
+    return "n/a" if used is None else f"about {used:,}"
+
+
 def _scores(found: "Diagnosis") -> list[Row]:
     def cell(role: str, key: str) -> Callable[[Entry], str]:
         def show(entry: Entry) -> str:
@@ -152,7 +158,9 @@ def _scores(found: "Diagnosis") -> list[Row]:
             if score is not None and score.get(key) is None:
                 return ""
             if score is None:
-                return "not scored" if role == "target" and "not_scored" in entry else ""
+                if role != "target" or "not_scored" not in entry:
+                    return ""
+                return ("n/a" if key == "bits_per_byte" else "") if entry["kind"] is not None else "not scored"
             error = score["standard_error"]
             spread = f" ± {2 * error:.2f}" if key == "bits_per_byte" and error is not None else ""
             return f"{score[key]:.2f}{spread}"

@@ -107,6 +107,17 @@ def _first(config: Mapping[str, Any], keys: Sequence[str]) -> Any:
     return next((config[key] for key in keys if key in config), None)
 
 
+def row_parameters(folder: Path) -> int:
+    """Parameters that one token costs: the width of the input table, and of a head that is a table of its own."""
+    tensors = open_weights(folder).tensors
+    table = _table(tensors)
+    if table is None:
+        return 0
+    tied = is_tied(read_json_object(folder / "config.json"), tensors)
+    heads = sum(name in HEADS and info.shape == table.shape for name, info in tensors.items())
+    return table.shape[1] * (1 if tied else 1 + heads)
+
+
 def _table(tensors: dict[str, TensorInfo]) -> TensorInfo | None:
     for name, info in sorted(tensors.items()):
         if name.endswith(INPUT_TABLES) and len(info.shape) == 2:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -91,8 +91,8 @@ def spans(tokenizer: "PreTrainedTokenizerBase", text: str, reader: PieceReader |
     # Metaspace tokenizers write a leading space that the text does not have; it belongs to the first token.
     extra = 1 if spelled != content and spelled == b" " + content else 0
     if spelled[extra:] == content:
-        ends = [max(end - extra, 0) for end in accumulate(len(piece) for piece in pieces)]
-        return Spans(tuple(ids), tuple(ends), (0,) * len(ids), 0)
+        ends = _begun(end - extra for end in accumulate(len(piece) for piece in pieces))
+        return Spans(tuple(ids), ends, (0,) * len(ids), 0)
     if not fast:
         raise DataError("the tokenizer changes the text and keeps no offsets, so its tokens cannot be placed in it")
     return _by_offsets(ids, encoded["offset_mapping"], pieces, text, tokenizer.unk_token_id)
@@ -104,7 +104,8 @@ def _by_offsets(
     """Place tokens by the character offsets the tokenizer reports, and count what it changed."""
     position = [0, *accumulate(len(letter.encode()) for letter in text)]
     content = text.encode()
-    ends, hidden, reached = [], [], 0
+    offsets = _without_marks(offsets, pieces, text)
+    ends, hidden, reached = list[int](), list[int](), 0
     for token, (start, stop) in zip(ids, offsets, strict=True):
         before, reached = reached, max(reached, position[stop])
         ends.append(reached)
@@ -117,7 +118,26 @@ def _by_offsets(
     for start, stop in offsets:
         covered[position[start] : position[stop]] = b"\x01" * (position[stop] - position[start])
     lost = sum(1 for byte, mark in zip(content, covered, strict=True) if not mark and byte not in b" ")
-    return Spans(tuple(ids), tuple(ends), tuple(hidden), changed + lost)
+    return Spans(tuple(ids), _begun(ends), tuple(hidden), changed + lost)
+
+
+def _begun(ends: Iterable[int]) -> tuple[int, ...]:
+    """A token before the first byte (a lone `▁`) belongs to that byte: it is predicted, so it is paid for."""
+    return tuple(max(end, 1) for end in ends)
+
+
+def _without_marks(offsets: Sequence[Sequence[int]], pieces: Sequence[bytes], text: str) -> list[tuple[int, int]]:
+    """The ranges, but a lone `▁` has none of the letter behind it.
+
+    SentencePiece's families report the first letter of the word for it; an unknown token behind it would seem to hide
+    one letter less than it does.
+    """
+    found = []
+    for at, ((start, stop), piece) in enumerate(zip(offsets, pieces, strict=True)):
+        shares = at + 1 < len(offsets) and offsets[at + 1][0] == start
+        alone = shares and piece == b" " and not text[start:stop].isspace()
+        found.append((start, start if alone else stop))
+    return found
 
 
 def _groups(offsets: Sequence[Sequence[int]], pieces: list[bytes]) -> list[tuple[int, int, bytes]]:

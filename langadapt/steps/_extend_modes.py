@@ -134,14 +134,14 @@ def scripts_of(config: "Config", corpora: Sequence[Input], guards: Sequence[Inpu
 
     What is always guarded is in Latin script, so that one never qualifies.
     """
-    from langadapt.vocab.scripts import main_scripts
+    from langadapt.vocab.scripts import main_scripts, script_name
 
     own, others = (
         {script for item in items for script in main_scripts(texts(item, "train", _SCRIPT_SAMPLE_BYTES))}
         for items in (corpora, guards)
     )
     free = own - others - {"LATIN"}
-    shown = " and ".join(sorted(script.capitalize() for script in free))
+    shown = " and ".join(sorted(script_name(script) for script in free))
     if config.guard_rule == "words":
         if free and free == own:
             out.progress.note(
@@ -152,7 +152,7 @@ def scripts_of(config: "Config", corpora: Sequence[Input], guards: Sequence[Inpu
     if not free:
         raise DataError(
             "guard_rule `script`: the target is written in a script that protected text has too "
-            f"({', '.join(sorted(script.capitalize() for script in own)) or 'none that is known'})",
+            f"({', '.join(sorted(script_name(script) for script in own)) or 'none that is known'})",
             hint="leave it out: the guard then keeps every word that protected text has",
         )
     return frozenset(free)

@@ -22,6 +22,8 @@ class Diagnosis:
     models: tuple[dict[str, Any], ...]
     advice: tuple[dict[str, str], ...]
     commands: tuple[str, ...]
+    instead: tuple[dict[str, str], ...] = ()
+    """Other ways with the vocabulary of the chosen model: `verdict` and `command`."""
 
     def data(self) -> dict[str, Any]:
         """One object for --json."""
@@ -63,7 +65,8 @@ def facts_of(entry: dict[str, Any], subject: Subject) -> "Facts":
         hidden_share=target["hidden_bytes_share"],
         unspellable=tuple(entry["letters"]["unspellable"]),
         in_pieces=tuple(entry["letters"]["in_pieces"]),
-        adds_letters=entry["family"] == "byte-fallback-bpe",
+        adds_letters=entry["family"] != "byte-bpe",
+        altered=tuple(entry["altered_letters"]),
         tokens_in_script=entry["tokens_in_script"],
         refusal=entry["refusal"],
         bits=scored.get("bits_per_byte"),
@@ -71,14 +74,20 @@ def facts_of(entry: dict[str, Any], subject: Subject) -> "Facts":
         ngram_bits=scored.get("ngrams"),
         training_tokens=outlook.get("tokens"),
         source=subject.source if subject.protected is not None else None,
+        unscored=entry["kind"] and f"bits per byte are not defined for {entry['kind']}",
+        parameters=entry["parameters"],
+        row_parameters=entry["row_parameters"],
+        used_rows=entry["used_rows"],
+        byte_pair=entry["refusal"] is None and entry["family"] in ("byte-bpe", "byte-fallback-bpe"),
     )
 
 
 def conclude(entries: list[dict[str, Any]], facts: list["Facts"], subject: Subject) -> Diagnosis:
     """Choose among the models, advise on each, and name the commands for the chosen one."""
-    from langadapt.vocab.advice import advise_base, advise_vocabulary, advise_worth
+    from langadapt.vocab.advice import advise_base, advise_instead, advise_vocabulary, advise_worth
 
-    candidates = [_candidate(entry, fact) for entry, fact in zip(entries, facts, strict=True)]
+    mixed = any(entry["kind"] is None for entry in entries)
+    candidates = [_candidate(entry, fact, mixed) for entry, fact in zip(entries, facts, strict=True)]
     order: list[Advice] = advise_base(candidates)
     started = {item.verdict.removeprefix("start from ") for item in order}
     entry = next((item for item in entries if item["label"] in started), entries[0])
@@ -96,16 +105,20 @@ def conclude(entries: list[dict[str, Any]], facts: list["Facts"], subject: Subje
         "source_bytes": subject.protected.bytes if subject.protected is not None else None,
         "pairs": len(subject.pairs),
     }
-    commands = next_commands(entry, chosen, subject.place, subject.source_place)
-    return Diagnosis(subject.lang, subject.source, text, tuple(entries), tuple(lines), commands)
+    places = _places(chosen, subject.place, subject.source_place)
+    commands = next_commands(entry, chosen, places, subject.place, subject.source_place)
+    instead = tuple({"verdict": item.verdict, "command": item.command} for item in advise_instead(chosen, places))
+    return Diagnosis(subject.lang, subject.source, text, tuple(entries), tuple(lines), commands, instead)
 
 
-def _candidate(entry: dict[str, Any], facts: "Facts") -> "Candidate":
+def _candidate(entry: dict[str, Any], facts: "Facts", mixed: bool) -> "Candidate":
     from langadapt.vocab.advice import Candidate
 
     scores, outlook = entry.get("scores", {}), entry["outlook"]
     usable = None
-    if facts.unspellable and not facts.adds_letters:
+    if entry["kind"] is not None and mixed:
+        usable = f"it is {entry['kind']}"
+    elif facts.unspellable and (facts.altered or not facts.adds_letters):
         usable = "its tokenizer cannot write letters of the language"
     elif outlook is not None and outlook["strategy"] is None:
         usable = f"training it takes {show_bytes(outlook['memory_bytes'])} of memory"
@@ -119,26 +132,35 @@ def _candidate(entry: dict[str, Any], facts: "Facts") -> "Candidate":
     )
 
 
-def next_commands(entry: dict[str, Any], facts: "Facts", text: Path, source_text: Path | None) -> tuple[str, ...]:
+def _places(facts: "Facts", text: Path, source_text: Path | None) -> dict[str, str]:
+    """Language -> its corpus, quoted: the given one, or where `prepare` will put it."""
+    from langadapt.core.artifact import is_artifact
+
+    given = [(facts.lang, text)] + ([(facts.source, source_text)] if facts.source and source_text else [])
+    return {code: quote(str(place)) if is_artifact(place) else f"data/{code}" for code, place in given}
+
+
+def next_commands(
+    entry: dict[str, Any], facts: "Facts", places: dict[str, str], text: Path, source_text: Path | None
+) -> tuple[str, ...]:
     """The chain that carries the advice out, word for word."""
     from langadapt.core.artifact import is_artifact
     from langadapt.vocab.advice import appended, extend_command
 
     lang, source = facts.lang, facts.source
     model = quote(facts.model)
-    places = {}
-    lines = []
-    for code, place in ((lang, text), (source, source_text)):
-        if code is None or place is None:
-            continue
-        places[code] = quote(str(place)) if is_artifact(place) else f"data/{code}"
-        if not is_artifact(place):
-            lines.append(f"langadapt prepare {quote(str(place))} --lang {code} --out {places[code]}")
+    lines = [
+        f"langadapt prepare {quote(str(place))} --lang {code} --out {places[code]}"
+        for code, place in ((lang, text), (source, source_text))
+        if code in places and place is not None and not is_artifact(place)
+    ]
     size, start = appended(facts), model
     if size is not None:
         lines.append(extend_command(facts, size, places))
         start = "work/init"
         lines.append(f"langadapt init-embeddings {model} work/tokenizer --out {start}")
+    if entry["kind"] is not None:
+        return tuple(lines)  # training an encoder is for other tools
     replay = f" {source}={places[source]} --replay {source}=0.2" if source in places else ""
     lines.append(f"langadapt mix {start} {lang}={places[lang]}{replay} --out work/data")
     outlook = entry["outlook"] or {}

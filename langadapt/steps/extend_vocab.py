@@ -216,7 +216,9 @@ def table(artifact: Artifact) -> Table:
         scripts = _scripts(facts["given_up_by_script"])
         notes.append(f"{facts['given_up']:,} old tokens given up for them" + (f": {scripts}" if scripts else ""))
     if facts["guard_scripts"]:
-        shown = " or ".join(script.capitalize() for script in facts["guard_scripts"])
+        from langadapt.vocab.scripts import script_name
+
+        shown = " or ".join(script_name(script) for script in facts["guard_scripts"])
         notes.append(f"all text without {shown} letters keeps its ids")
     if same is not None:
         notes.append(f"{100 * same:.2f} % of {facts['held_out_lines']:,} unseen protected lines keep all their ids")

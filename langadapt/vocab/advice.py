@@ -34,6 +34,13 @@ KNOWS = 0.7
 FEW_TOKENS_IN_SCRIPT = 1000
 NEW_TOKENIZER_BYTES = 1_000_000_000
 NEW_TOKENIZER_PREMIUM = 3.0
+NEW_TOKENIZER_SIZE = 16_000
+# Trimming SmolLM2 to 15 MB of English and Hungarian removes half of its rows, but these are 10 % of its parameters:
+# not worth new ids. In Gemma 3 270M the table is 63 % of all parameters, most of it for other languages.
+LEAST_UNUSED_ROWS = 0.5
+LEAST_UNUSED_PARAMETERS = 0.2
+# Only leaves can be given up, and the estimate of what is unused is rough.
+UNUSED_A_NEW_TOKEN = 2
 # Judgement from published adaptations (SSU, Latxa, ChocoLlama, MixCPT; research note data_and_cpt, section 3).
 REGIMES = (
     (10_000_000, "under 10 MB: expect vocabulary and style, hardly any knowledge"),
@@ -43,6 +50,10 @@ REGIMES = (
 )
 # Untokenised or altered text beyond a few stray symbols.
 LOST_SHARE = 0.001
+# More hidden than this and tokens per word say nothing: a word with one unknown letter is one token.
+UNREADABLE_SHARE = 0.01
+# What is saved cannot be foretold then; this many make the words of a language whole (README, Hungarian).
+UNREADABLE_SIZE = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +83,28 @@ class Facts:
     """Tokens that the budget pays for, or that the text has."""
     source: str | None = None
     """Language whose text is there to be protected; None: none is."""
+    unscored: str | None = None
+    """Why bits per byte cannot be had at all."""
+    altered: tuple[str, ...] = ()
+    """Those of `unspellable` that the tokenizer reads as something else: it strips accents, or lower-cases."""
+    parameters: int = 0
+    row_parameters: int = 0
+    """Parameters of one row, in all tables together."""
+    used_rows: int | None = None
+    """How many rows the whole text is expected to use, source included."""
+    byte_pair: bool = True
+    """Is it a BPE, whose tokens trim-vocab can remove?"""
+
+    @property
+    def unreadable(self) -> bool:
+        """Is so much of the text unknown tokens that their number says nothing?"""
+        return self.hidden_share > UNREADABLE_SHARE
 
     @property
     def premium(self) -> float | None:
         """How many times the tokens of the source the target costs: on parallel text, else by words."""
+        if self.unreadable:
+            return None
         if self.parity is not None:
             return self.parity
         if self.tokens_per_word is None or self.source_tokens_per_word is None:
@@ -106,6 +135,8 @@ def best_size(facts: Facts) -> Size | None:
     fitting = [size for size in SIZES if size * TEXT_BYTES_PER_NEW_TOKEN <= facts.text_bytes]
     if not fitting:
         return None
+    if facts.unreadable:
+        return Size(min(fitting[-1], UNREADABLE_SIZE), 0.0)
     left = {size: before.bytes_per_token / adapted(before, size).bytes_per_token for size in fitting}
     # where words are short already the first few hundred tokens save nothing by the rule, but thousands do
     pays = [size for half, size in pairwise(fitting) if 1 - left[size] / left[half] >= LEAST_DOUBLING]
@@ -114,15 +145,61 @@ def best_size(facts: Facts) -> Size | None:
 
 
 def advise_vocabulary(facts: Facts) -> list[Advice]:
-    """Characters first, then one of: leave the vocabulary alone, append, or think of a new tokenizer."""
-    return [*_characters(facts), _vocabulary(facts)]
+    """Characters first, then one of: leave the vocabulary alone, or append; then what could be done instead."""
+    return [*_characters(facts), _vocabulary(facts), *advise_instead(facts)]
+
+
+def advise_instead(facts: Facts, places: Mapping[str, str] | None = None) -> list[Advice]:
+    """Other ways with the vocabulary that the figures speak for: trim it first, keep its size, make a new one.
+
+    `places` are the corpora by language, see `extend_command`.
+    """
+    places = places or {}
+    model, size = quote(facts.model), appended(facts)
+    corpora = [places.get(lang, f"data/{lang}") for lang in (facts.lang, facts.source) if lang is not None]
+    found = []
+    unused = facts.vocabulary - facts.used_rows if facts.used_rows is not None else 0
+    share = unused * facts.row_parameters / facts.parameters if facts.parameters else 0.0
+    trims = unused >= LEAST_UNUSED_ROWS * facts.vocabulary and share >= LEAST_UNUSED_PARAMETERS
+    if facts.byte_pair and trims:
+        why = (
+            f"about {unused:,} of {facts.vocabulary:,} tokens, with {share:.0%} of all parameters, are used by none of "
+            "this text: without them the model needs less memory and time, and no training. It gets worse at all text "
+            "that is not given"
+        )
+        if facts.source is None:
+            why += "; only the target's was counted here, so give --source-text"
+        command = f"langadapt trim-vocab {model} {' '.join(corpora)} --out work/trimmed"
+        found.append(Advice("trim the vocabulary first", why, command))
+    elif size is not None and unused >= UNUSED_A_NEW_TOKEN * size.tokens:
+        why = (
+            f"about {unused:,} tokens are used by none of this text; if the table must keep its shape (adapters, a "
+            "runtime), the new ones can take the places of the least used. Protect every language that should stay"
+        )
+        command = extend_command(facts, size, places).replace(" --out ", " --mode same-size --out ")
+        found.append(Advice("or append in the same size", why, command))
+    if _wants_new_tokenizer(facts):
+        why = (
+            f"only {facts.tokens_in_script:,} tokens are in this script, and there is text for a tokenizer of its own: "
+            "as the source language may be lost, compare one"
+        )
+        shown = f"{NEW_TOKENIZER_SIZE // 1000}k"
+        command = f"langadapt train-tokenizer {model} {corpora[0]} --size {shown} --lang {facts.lang} --out work/own"
+        found.append(Advice("or make a new tokenizer", why, command))
+    return found
 
 
 def _characters(facts: Facts) -> list[Advice]:
     found = []
     if facts.unspellable:
         shown = show_letters(facts.unspellable)
-        if facts.adds_letters and facts.refusal is None:
+        if facts.altered:
+            why = (
+                f"the tokenizer reads {show_letters(facts.altered)} as other letters (it strips accents or "
+                "lower-cases), and no new token can bring them back"
+            )
+            found.append(Advice("do not start from this model", why))
+        elif facts.adds_letters and facts.refusal is None:
             why = f"the tokenizer cannot write {shown}; extend-vocab gives each a token before it learns anything else"
             found.append(Advice("add the missing letters first", why, extend_command(facts, best_size(facts))))
         else:
@@ -152,7 +229,7 @@ def _reason_to_stay(facts: Facts, size: Size | None) -> str | None:
     if size is None:
         need = SIZES[0] * TEXT_BYTES_PER_NEW_TOKEN
         return f"the text is too small to train new rows: {SIZES[0]} tokens want {need // 1000} kB"
-    if size.saving < LEAST_SAVING:
+    if size.saving < LEAST_SAVING and not facts.unreadable:
         return (
             f"{size.tokens:,} new tokens would save about {size.saving:.0%} of the tokens; "
             f"under {LEAST_SAVING:.0%} they do not pay"
@@ -165,6 +242,9 @@ def _vocabulary(facts: Facts) -> Advice:
     stays = _reason_to_stay(facts, size)
     if stays is not None or size is None:
         return Advice("leave the vocabulary alone", stays or "")
+    if facts.unreadable:
+        gain = "words with unknown letters are unknown tokens today: the model will see them at all"
+        return Advice(f"append {size.tokens:,} tokens", gain, extend_command(facts, size))
     why = [f"saves about {size.saving:.0%} of the tokens: less time for the same text, more text in the context"]
     if facts.premium is not None:
         why.insert(0, f"the language costs {facts.premium:.1f} times the tokens of the source")
@@ -176,14 +256,7 @@ def _vocabulary(facts: Facts) -> Advice:
             f"with only {facts.training_tokens:,} tokens of training the bits per byte may be better without "
             "(by 0.08 at 97k tokens): compare with a control"
         )
-    verdict = f"append {size.tokens:,} tokens"
-    if _wants_new_tokenizer(facts):
-        verdict += ", or make a new tokenizer"
-        why.append(
-            f"only {facts.tokens_in_script:,} tokens are in this script, and there is text for a tokenizer of its own: "
-            "if the source language may be lost, compare one"
-        )
-    return Advice(verdict, "; ".join(why), extend_command(facts, size))
+    return Advice(f"append {size.tokens:,} tokens", "; ".join(why), extend_command(facts, size))
 
 
 def _wants_new_tokenizer(facts: Facts) -> bool:
@@ -211,6 +284,8 @@ def extend_command(facts: Facts, size: Size | None, places: Mapping[str, str] | 
 def advise_worth(facts: Facts) -> Advice:
     """Is the model worth adapting at all, as far as its bits per byte tell?"""
     regime = next(text for limit, text in REGIMES if limit is None or facts.text_bytes < limit)
+    if facts.unscored is not None:
+        return Advice("not scored", f"{facts.unscored}; text {regime}")
     if facts.bits is None or facts.guessing_bits is None:
         return Advice("not scored", f"how much the model knows of the language was not measured; text {regime}")
     line = f"{facts.bits:.2f} bits per byte"

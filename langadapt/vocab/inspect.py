@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from langadapt.model.spans import PieceReader, Spans, spans
+from langadapt.vocab.metrics import raw_tokenizer
 from langadapt.vocab.scripts import script_of
+from langadapt.vocab.tokenizer_file import encode_all
 
 _WORD = re.compile(r"\S+")
 # A letter rarer than this in the text is a foreign name or a typo.
@@ -157,6 +159,17 @@ def can_spell(tokenizer: Any) -> Callable[[str], bool]:
         return not any(placed.hidden) and placed.changed_bytes == 0
 
     return keeps
+
+
+def is_altered(tokenizer: Any, text: str) -> bool:
+    """Does the tokenizer read other letters than there are, where it reads any?"""
+    placed = spans(tokenizer, text, PieceReader.of(tokenizer))
+    return placed.changed_bytes > 0 and not any(placed.hidden)
+
+
+def ids_in(tokenizer: Any, texts: Sequence[str]) -> set[int]:
+    """The ids that the texts use."""
+    return {id for ids in encode_all(raw_tokenizer(tokenizer), texts, batch=1000) for id in ids}
 
 
 def main_script(letters: Mapping[str, int]) -> str:

@@ -24,6 +24,17 @@ def script_of(letter: str) -> str | None:
     return None if word in _NO_SCRIPT else word
 
 
+# First words of Unicode names that are no names of scripts to people.
+_SHOWN = {"CJK": "Chinese", "HANGUL": "Korean", "MYANMAR": "Burmese", "ETHIOPIC": "Ge'ez", "NKO": "N'Ko",
+          "CANADIAN": "Canadian syllabics", "OL": "Ol Chiki", "MEETEI": "Meetei Mayek", "TAI": "Tai Le or Tai Tham",
+          "HALFWIDTH": "half-width", "FULLWIDTH": "full-width"}  # fmt: skip
+
+
+def script_name(script: str) -> str:
+    """What people call a script that `script_of` gives: `Greek`, `Chinese`."""
+    return _SHOWN.get(script, script.capitalize())
+
+
 def main_scripts(texts: Iterable[str]) -> set[str]:
     """Scripts that hold at least 5 % of the letters of these texts."""
     letters = Counter(script for text in texts for letter in text if (script := script_of(letter)))
@@ -35,7 +46,7 @@ def shown_script(content: bytes) -> str:
     text = content.decode("utf-8", "ignore")
     for letter in text:
         if script := script_of(letter):
-            return script.capitalize()
+            return script_name(script)
     return "other" if text.strip() or not content.strip() else "part of a character"
 
 

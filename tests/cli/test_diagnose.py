@@ -10,8 +10,10 @@ import langadapt
 from langadapt.cli.app import main
 from langadapt.core.errors import DataError
 from tests.cli.conftest import Run
+from tests.fixtures.encoders import tiny_encoder
 from tests.fixtures.fallback import tiny_gemma3
-from tests.fixtures.tiny import tiny_corpus, tiny_model
+from tests.fixtures.families import family_tokenizer
+from tests.fixtures.tiny import tiny_config, tiny_corpus, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,10 @@ def test_two_models_as_a_person_sees_them(place: Path, call: Run) -> None:
         assert text in done.out, text
     commands = done.out.partition("\nnext\n")[2].splitlines()
     assert [shlex.split(line)[1] for line in commands][:2] == ["prepare", "prepare"]
-    assert shlex.split(commands[-1])[1] == "evaluate"
+    ends = next(at for at, line in enumerate(commands) if not line.startswith("  "))
+    assert shlex.split(commands[ends - 1])[1] == "evaluate"
+    # a made-up text of 60 words needs few of the tokens: the other way has its command below
+    assert (commands[ends], shlex.split(commands[ends + 1])[1]) == ("trim the vocabulary first", "trim-vocab")
     assert all(len(line) <= 80 for line in done.out.partition("\nnext\n")[0].splitlines())
 
 
@@ -81,11 +86,68 @@ def test_the_commands_that_it_names_exist(place: Path, capsys: pytest.CaptureFix
     found = langadapt.diagnose(
         place / "one", lang="hu", text=place / "hu.jsonl", source_text=place / "en.jsonl", score=False
     )
-    for line in found.commands:
+    assert found.instead
+    for line in (*found.commands, *(way["command"] for way in found.instead)):
         with pytest.raises(SystemExit) as left:
             main([*shlex.split(line)[1:], "--print-config"])
         assert left.value.code in (0, None), line
         capsys.readouterr()
+
+
+THAI = "บ้านเก่าหลังนี้ตั้งอยู่ริมแม่น้ำและเด็กๆเดินไปอีกฟากของเมืองในตอนเช้า ผู้คนรู้จักแม่น้ำ ภูเขา และถนนสายเก่าเป็นอย่างดี "
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A causal model of the four families, encoders, an encoder-decoder model; Thai text."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("families")
+    for family in ("byte-bpe", "gemma", "unigram", "wordpiece"):
+        family_tokenizer(folder / family, family)
+        spec = json.loads((folder / family / "tokenizer.json").read_text(encoding="utf-8"))
+        rows = 1 + max([len(spec["model"]["vocab"]) - 1, *(token["id"] for token in spec["added_tokens"])])
+        config = tiny_config("llama", rows=rows, width=32, layers=1, tied=True)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / family)
+    for arch in ("bert", "xlmr", "t5"):
+        tiny_encoder(folder / arch, arch)
+    (folder / "th.txt").write_text("\n".join(THAI * (1 + at % 4) + str(at) for at in range(900)), encoding="utf-8")
+    return folder
+
+
+def test_all_families_side_by_side(place: Path, families: Path, call: Run) -> None:
+    names = ["byte-bpe", "gemma", "unigram", "wordpiece", "bert", "xlmr", "t5"]
+    models, text = [str(families / name) for name in names], ["--text", str(place / "hu.jsonl")]
+    parallel = ["--parallel", str(place / "pairs.tsv"), "--source-text", str(place / "en.jsonl"), "--budget", "8h"]
+    done = call("diagnose", *models, "--lang", "hu", *text, *parallel, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    for name, model in zip(names, found["models"], strict=True):
+        causal = name in names[:4]
+        assert (model["kind"] is None) == causal == ("scores" in model) == (model["outlook"] is not None)
+        assert 0 < model["used_rows"] <= model["vocabulary"] and model["parity"] > 0
+        letters = model["letters"]
+        assert bool(letters["unspellable"]) == (name not in ("byte-bpe", "gemma")) and not model["altered_letters"]
+    advice = {(item["model"], item["verdict"]) for item in found["advice"]}
+    for name in ("unigram", "wordpiece", "bert", "xlmr", "t5"):
+        assert (str(families / name), "add the missing letters first") in advice, name
+    assert "it is an encoder (BertForMaskedLM)" in found["advice"][0]["why"]
+
+
+def test_an_encoder_is_told_what_it_can_get(place: Path, families: Path, call: Run) -> None:
+    done = call("diagnose", str(families / "bert"), "--lang", "hu", "--text", str(place / "hu.jsonl"), "--table")
+    assert done.code == 0, done.err
+    rows = [line for line in done.out.splitlines() if line.strip().startswith("bits per byte, hu")]
+    assert len(rows) == 1 and "n/a" in rows[0] and "guessing a token" not in done.out
+    commands = [shlex.split(line)[1] for line in done.out.partition("\nnext\n")[2].splitlines() if "langadapt" in line]
+    assert commands[:3] == ["prepare", "extend-vocab", "init-embeddings"] and not {"mix", "cpt"} & set(commands)
+
+
+def test_a_script_without_spaces(families: Path) -> None:
+    found = langadapt.diagnose(families / "byte-bpe", lang="th", text=families / "th.txt", score=False)
+    target = found.models[0]["target"]
+    assert target["tokens_per_word"] is None and target["unspaced_script"] == "Thai or Lao"
+    assert target["bytes_per_token"] > 0 and found.models[0]["script"] == "THAI" and found.commands
 
 
 @pytest.mark.parametrize(

@@ -63,3 +63,9 @@ def test_help_of_a_verb_shows_inputs_flags_defaults_units_and_examples(run: Run)
     ):  # fmt: skip
         assert part in text, part
     assert "--label" not in text, "what is not marked as a flag is reached by -o"
+
+
+@pytest.mark.parametrize("words", [(), ("diagnose",), ("tokenizer",), ("count-words",)])
+def test_no_type_of_python_is_shown(run: Run, words: tuple[str, ...]) -> None:
+    text = run(*words, "--help", COLUMNS="120").out
+    assert "--help" in text and "<bool>" not in text and "<str>" not in text and "<list" not in text

@@ -10,6 +10,7 @@ from langadapt.vocab.advice import (
     Candidate,
     Facts,
     advise_base,
+    advise_instead,
     advise_vocabulary,
     advise_worth,
     appended,
@@ -75,8 +76,62 @@ def test_a_new_tokenizer_only_for_much_text_in_a_script_without_tokens(
     changes: dict[str, object], wanted: bool
 ) -> None:
     base = facts(text_bytes=2_000_000_000, tokens_in_script=50, parity=4.0)
-    (advice,) = advise_vocabulary(dataclasses.replace(base, **changes))  # type: ignore[arg-type]
-    assert ("new tokenizer" in advice.verdict) == wanted
+    found = advise_instead(dataclasses.replace(base, **changes))  # type: ignore[arg-type]
+    assert [item.verdict for item in found] == (["or make a new tokenizer"] if wanted else [])
+    if wanted:
+        command = "langadapt train-tokenizer base data/hu --size 16k --lang hu --out work/own"
+        assert found[0].command == command and found[0] in advise_vocabulary(dataclasses.replace(base, **changes))  # type: ignore[arg-type]
+
+
+# Gemma 3 270M: 262,144 rows of 640, of 268 million parameters
+LARGE_TABLE = {"vocabulary": 262_144, "row_parameters": 640, "parameters": 268_000_000, "source": "en"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdicts"),
+    [
+        ({"used_rows": 40_000}, ["trim the vocabulary first"]),
+        ({"used_rows": 131_073}, ["or append in the same size"]),
+        ({"used_rows": None}, []),
+        ({"used_rows": 250_000}, []),
+        # half of the rows of SmolLM2, 10 % of its parameters
+        ({"used_rows": 24_000, "vocabulary": 49_152, "row_parameters": 576, "parameters": 134_000_000},
+         ["or append in the same size"]),
+        ({"used_rows": 40_000, "byte_pair": False}, ["or append in the same size"]),
+        ({"used_rows": 40_000, "byte_pair": False, "refusal": "its kind is unknown"}, []),
+        ({"used_rows": 250_000, "text_bytes": 400_000}, ["or append in the same size"]),
+    ],
+)  # fmt: skip
+def test_rows_that_no_text_uses_can_go_or_be_taken(changes: dict[str, object], verdicts: list[str]) -> None:
+    asked = facts(**{**LARGE_TABLE, **changes})
+    found = advise_instead(asked, {"hu": "corpora/hu"})
+    assert [item.verdict for item in found] == verdicts
+    if verdicts == ["trim the vocabulary first"]:
+        assert found[0].command == "langadapt trim-vocab base corpora/hu data/en --out work/trimmed"
+        assert "222,144 of 262,144 tokens" in found[0].why and "53% of all parameters" in found[0].why
+        alone = advise_instead(dataclasses.replace(asked, source=None))[0]
+        assert "--source-text" in alone.why and alone.command.endswith("base data/hu --out work/trimmed")
+    elif verdicts:
+        assert "--mode same-size --out work/tokenizer" in found[0].command and "--guard data/en" in found[0].command
+
+
+def test_unknown_tokens_say_nothing_about_cost() -> None:
+    """A word with one unknown letter is one token: the language looks cheap where it cannot be read."""
+    asked = facts(hidden_share=0.3, unspellable=("ő",), adds_letters=True, source_tokens_per_word=5.0)
+    first, second = advise_vocabulary(asked)
+    assert asked.premium is None and first.verdict == "add the missing letters first"
+    assert second.verdict == "append 4,000 tokens" and "unknown tokens today" in second.why
+    assert advise_vocabulary(facts(hidden_share=0.3, text_bytes=100_000))[-1].verdict == "leave the vocabulary alone"
+
+
+def test_letters_that_are_read_as_others_cannot_come_back() -> None:
+    (first, *_) = advise_vocabulary(facts(unspellable=("ő",), altered=("ő",), adds_letters=True))
+    assert first.verdict == "do not start from this model" and "strips accents" in first.why
+
+
+def test_what_has_no_bits_per_byte_is_not_scored() -> None:
+    advice = advise_worth(facts(unscored="bits per byte are not defined for an encoder (BertForMaskedLM)"))
+    assert advice.verdict == "not scored" and "encoder (BertForMaskedLM)" in advice.why
 
 
 def test_letters_are_said_before_the_rest() -> None:
