@@ -115,7 +115,8 @@ def run(config: Config, out: Output) -> Artifact:
     written = companion.write(new, out.folder, sample) if companion else []
     held_out = [texts(corpus, "held-out") or texts(corpus, "train") for corpus in corpora]
     everything = [text for part in held_out for text in part]
-    for remark in losses.lost_letters(base, {letter for text in everything for letter in text}):
+    letters = {letter for text in everything for letter in text}
+    for remark in [*losses.lost_letters(base, letters), *losses.cut_marks(base, everything)]:
         out.progress.warn(remark)
     ids = None if free is None else [slot.id for slot in grown.taken]
     outcomes = checks.file_checks(base, new, grown.family, guard, target.words, start=start, ids=ids)

@@ -27,6 +27,7 @@ from langadapt.vocab.words import count_words
 from tests.contract.test_vocab_surgery import ENGLISH, HUNGARIAN
 from tests.fixtures.growing import extended, extended_by_lines, prepared_lines
 from tests.fixtures.pieces import unigram_spec, unigram_tokenizer, wordpiece_spec, wordpiece_tokenizer
+from tests.fixtures.tiny import tiny_tokenizer
 
 GERMAN = (
     "die Häuser stehen am Hang und die alten Leute gehen über die Brücke; Thesen, Herden, Handel, Standard 1234\n" * 9
@@ -261,6 +262,16 @@ def test_accents_and_capitals_that_the_base_takes_away_are_said():
         "lower-case" in text for text in said
     )
     assert losses.lost_letters(BASES["bert cased"], HUNGARIAN + "ABC") == []
+
+
+def test_marks_that_the_pre_tokenizer_cuts_off_are_said(tmp_path: Path):
+    gpt2 = tokenizer_file.read(tiny_tokenizer(tmp_path))
+    thai = ["การระบุตัวตนของเว็บไซต์นี้ใช้การไม่ได้สำหรับวันที่ในอนาคต"] * 9
+    (said,) = losses.cut_marks(gpt2, thai)
+    assert "100 % of them cannot be joined" in said and "`ั`" in said
+    # a few marks are no reason, letters with accents are no marks, and SentencePiece's kind keeps words whole
+    assert losses.cut_marks(gpt2, thai[:1]) == losses.cut_marks(gpt2, [HUNGARIAN] * 9) == []
+    assert losses.cut_marks(BASES["xlmr"], thai) == []
 
 
 def test_other_layouts_of_the_family_are_refused():
