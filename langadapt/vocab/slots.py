@@ -86,7 +86,7 @@ def insist_on_nested(family: Family) -> None:
     if not isinstance(family, BpeFamily):
         raise DataError(
             f"size `auto` works in BPE tokenizers only, and this is {family.name}",
-            hint="give a size, such as `--size 4k`, and compare the bytes per token of two or three sizes",
+            hint="leave out `--size auto`: give a size, such as `--size 4k`, and compare two or three",
         )
 
 
