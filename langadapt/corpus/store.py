@@ -30,11 +30,11 @@ HELD_OUT_SHARE = 0.02
 @contextmanager
 def gzip_writer(path: Path) -> Iterator[IO[bytes]]:
     """A gzip file whose bytes depend on its content only: no time and no name in the header."""
-    # level 6 costs half of level 9 and is 1 % larger
-    # and a call for each short line costs as much as packing it
+    # level 4 costs less than half of level 6 and is 5 % larger, 9 costs twice as much and is 1 % smaller;
+    # a call for each short line costs as much as packing it
     with (
         path.open("wb") as file,
-        gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
+        gzip.GzipFile("", "wb", 4, file, mtime=0) as packed,
         io.BufferedWriter(cast(io.RawIOBase, packed), 1 << 17) as buffered,
     ):
         yield buffered

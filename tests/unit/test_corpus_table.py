@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from langadapt.corpus import fasttext_table
-from langadapt.corpus.fasttext_table import Table
+from langadapt.corpus.fasttext_table import HashTable, Table
 from langadapt.corpus.langid import Detector, Lines
 from tests.fixtures.tiny import tiny_text
 
@@ -75,8 +75,8 @@ def test_neighbours_and_memory_change_no_bit(train: Callable[..., Path], monkeyp
     detector = Detector(path, "hu")
     assert [detector.judge_pieces([piece])[0] for piece in pieces] == together
     order = np.random.default_rng(1).permutation(len(pieces)).tolist()
-    monkeypatch.setattr(fasttext_table, "MOST_WORDS", 10)
     detector = Detector(path, "hu")
+    monkeypatch.setattr(fasttext_table, "MOST_WORDS", 10)
     for at in range(0, len(order), 7):
         part = order[at : at + 7]
         assert detector.judge_pieces([pieces[number] for number in part]) == [together[number] for number in part]
@@ -95,6 +95,26 @@ def test_a_table_that_is_wrong_is_not_used(train: Callable[..., Path], monkeypat
     assert Detector(train("[].bin"), "hu")._table is None
     monkeypatch.undo()
     assert isinstance(Detector(train("[].bin"), "hu")._table, Table)
+
+
+def test_a_hash_table_is_a_dict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three quarters full, with hashes that want the same slots."""
+    monkeypatch.setattr(fasttext_table, "_SLOTS", 64)
+    moments = np.random.default_rng(3)
+    hashes = np.unique(
+        moments.integers(1, 40, 200, dtype=np.uint64) + (moments.integers(0, 9, 200, dtype=np.uint64) << 6)
+    )
+    moments.shuffle(hashes)
+    table, known = HashTable(), dict[int, int]()
+    for at in range(0, 48, 7):
+        part = hashes[at : min(at + 7, 48)]
+        assert table.find(part).tolist() == [-1] * len(part)
+        table.add(part)
+        known |= {value: at + number for number, value in enumerate(part.tolist())}
+        assert table.find(hashes).tolist() == [known.get(value, -1) for value in hashes.tolist()]
+    assert len(table) == 48
+    with pytest.raises(ValueError, match="more than 48"):
+        table.add(hashes[48:49])
 
 
 @pytest.mark.parametrize("enough", [0.5, float("inf")])
