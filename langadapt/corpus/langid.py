@@ -132,6 +132,8 @@ class Judge(ABC):
     name: str
     digest: str
     knows: bool
+    together = False
+    """Does it judge many texts at once in less time than one by one?"""
 
     @abstractmethod
     def judge(self, text: str, limit: int = WINDOW) -> Verdict:
@@ -268,6 +270,7 @@ class Detector(Judge):
         self._accepted = accepted - {"als"} if "als" in labels and primary(lang) == "sq" else accepted
         self.knows = bool(self._accepted & labels)
         self._table = Table.of(self._model.f, path)
+        self.together = self._table is not None
         if self._table is not None:
             self._names = [self._short[label] for label in self._table.labels]
             self._own = np.flatnonzero([name in self._accepted for name in self._names])

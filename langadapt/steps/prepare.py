@@ -38,11 +38,12 @@ SCHEMA = 1
 
 # Below this an evaluation cannot tell small changes from noise: 30 kB are about 50 segments of 600 bytes.
 LEAST_HELD_OUT_BYTES = 30_000
-# Measured on one core with language identification of every line: 3 to 5 MB/s; without it 12 to 17 MB/s.
-BYTES_PER_SECOND = 3_000_000
-# Peaks of 0.3, 1.0 and 1.4 million documents of a line, and of 30,000 documents of 800,000 lines. What is sorted at
-# once (at most `PART` documents) costs more.
-BASE_BYTES, BYTES_PER_DOCUMENT, BYTES_SORTING, BYTES_PER_LINE = 60_000_000, 54, 46, 60
+# CPU seconds for a MB of text: without a detector, with many lines judged at once, and one by one; and for a document.
+# Measured on a busy machine with 30 MB in documents of 1.2 kB and 8 MB in lines of 94 bytes.
+STARTING, PLAIN, TOGETHER, ONE_BY_ONE, PER_DOCUMENT = 0.6, 0.11, 0.19, 0.33, 16e-6
+# Peaks of 1 and 4 million documents of a line, and of 30,000 documents of 800,000 lines. What is sorted at once (at
+# most `PART` documents) costs more, and so does the table of a detector that judges many lines at once.
+BASE_BYTES, TABLE_BYTES, BYTES_PER_DOCUMENT, BYTES_SORTING, BYTES_PER_LINE = 60_000_000, 35_000_000, 14, 60, 60
 
 
 class Config(StepConfig):
@@ -153,8 +154,8 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     }
     problems = () if kept else ("the filters would drop all of the text that was looked at",)
     return Estimate(
-        seconds=0.5 + part.raw_bytes / BYTES_PER_SECOND,
-        memory_bytes=_memory_bytes(config, part),
+        seconds=_seconds(part, rules.detector),
+        memory_bytes=_memory_bytes(config, part, rules.detector),
         # spool and result live side by side for a moment; gzip makes text about three times smaller
         disk_bytes=round(part.raw_bytes * 1.4),
         facts=facts,
@@ -167,10 +168,16 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     )
 
 
-def _memory_bytes(config: Config, part: Sample) -> int:
+def _seconds(part: Sample, detector: Judge | None) -> float:
+    rate = PLAIN if detector is None else TOGETHER if detector.together else ONE_BY_ONE
+    return STARTING + rate * part.raw_bytes / 1e6 + PER_DOCUMENT * part.documents
+
+
+def _memory_bytes(config: Config, part: Sample, detector: Judge | None) -> int:
     lines = min(part.lines, MAX_COUNTED) if config.boilerplate == "drop" else 0
     documents = BYTES_PER_DOCUMENT * part.documents + BYTES_SORTING * min(part.documents, PART)
-    return BASE_BYTES + documents + BYTES_PER_LINE * lines
+    table = TABLE_BYTES if detector is not None and detector.together else 0
+    return BASE_BYTES + table + documents + BYTES_PER_LINE * lines
 
 
 def table(artifact: Artifact) -> Table:
