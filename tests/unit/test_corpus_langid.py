@@ -152,7 +152,9 @@ def test_siblings_count_where_the_likeliest_label_is_not_enough(tmp_path: Path) 
     detector = Detector(model, "hu", ["en"])
     line = "a a " * 12
     assert 0.6 < detector.glance(line).probability < 0.9
-    for verdict in (detector.judge_lines(f"{line}\n{line}", 0.9).verdict, detector.judge_document(line, 0.9)):
+    together = detector.judge_texts([line, f"{line}\n{line}"], 0.9)
+    alone = detector.judge_lines(f"{line}\n{line}", 0.9).verdict, detector.judge_document(line, 0.9)
+    for verdict in (*alone, *(each.verdict for each in together)):
         assert verdict is not None and verdict.probability == pytest.approx(1.0, abs=1e-3)
 
 

@@ -1,5 +1,6 @@
 """Near-duplicates and boilerplate against slow and obvious versions of the same rules."""
 
+import gzip
 import json
 import random
 from itertools import combinations
@@ -15,6 +16,7 @@ import langadapt
 from langadapt.core.artifact import Artifact
 from langadapt.corpus.boilerplate import LineCounts
 from langadapt.corpus.clusters import near_duplicates, union
+from langadapt.corpus.dedup import content_hash
 from langadapt.corpus.neardup import BANDS, ROWS, SHINGLE, band_keys, shingles
 from langadapt.corpus.store import documents
 
@@ -136,6 +138,10 @@ def prepare(folder: Path, texts: list[str], name: str = "out", **more: Any) -> A
     return langadapt.prepare(out=folder / name, text=[file], lang="hu", min_lang_probability=0.0, **more)
 
 
+def packed_lines(artifact: Artifact, name: str) -> list[bytes]:
+    return gzip.decompress((artifact.path / f"{name}.jsonl.gz").read_bytes()).splitlines()
+
+
 def test_the_longest_of_a_cluster_stays_with_its_size(tmp_path: Path) -> None:
     moments = random.Random(4)
     text = document(moments, 200)
@@ -150,6 +156,11 @@ def test_the_longest_of_a_cluster_stays_with_its_size(tmp_path: Path) -> None:
     marked = prepare(tmp_path, [text, changed(moments, text, 1), longest, *others], "marked", near_duplicates="mark")
     assert text in {each.text for each in documents(marked.path, "all")}
     assert "near-duplicate" not in marked.facts["dropped"]
+    lines = [json.loads(line) for name in ("documents", "held-out") for line in packed_lines(marked, name)]
+    cluster = [line for line in lines if "cluster" in line]
+    assert len(cluster) == 3 and {line["cluster_size"] for line in cluster} == {3}
+    smallest = min(content_hash(line["text"])[1] for line in cluster)
+    assert {line["cluster"] for line in cluster} == {f"{smallest:016x}"}
 
 
 def test_a_cluster_is_held_out_whole(tmp_path: Path) -> None:

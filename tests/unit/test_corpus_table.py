@@ -82,6 +82,18 @@ def test_neighbours_and_memory_change_no_bit(train: Callable[..., Path], monkeyp
         assert detector.judge_pieces([pieces[number] for number in part]) == [together[number] for number in part]
 
 
+def test_more_words_than_there_was_room_for(train: Callable[..., Path]) -> None:
+    """Room for words grows while they come; what was learnt before stays what it was."""
+    detector = Detector(train("[].bin"), "hu")
+    moments = random.Random(4)
+    words = ["".join(moments.choices("abcdefghijklmnoprstuvzáéűő", k=moments.randint(2, 12))) for _ in range(4000)]
+    pieces = [" ".join(words[at : at + 8]) for at in range(0, len(words), 8)]
+    for _ in range(2):
+        found = [detector.judge_pieces(pieces[at : at + 90]) for at in range(0, len(pieces), 90)]
+        for piece, verdict in zip(pieces, [each for part in found for each in part], strict=True):
+            assert verdict[1:] == pytest.approx(detector.judge(piece)[1:], abs=2e-5)
+
+
 @pytest.mark.parametrize("given", [{"loss": "softmax"}, {"wordNgrams": 2}, {"minn": 0, "maxn": 0}, {"bucket": 600_000}])
 def test_other_models_are_left_to_fasttext(train: Callable[..., Path], given: dict[str, Any]) -> None:
     detector = Detector(train(f"{given}.bin", **given), "hu")
