@@ -33,6 +33,13 @@ class Tried:
     probes: dict[str, dict[str, float]]
     stopped: str | None = None
 
+    def sentence(self) -> str:
+        """What came of it."""
+        if self.stopped is not None:
+            return f"learning rate {self.learning_rate:g} was stopped: {self.stopped}"
+        ends = [f"{name} {two['end']:.3f} ({two['end'] / two['start'] - 1:+.1%})" for name, two in self.probes.items()]
+        return f"learning rate {self.learning_rate:g}: bits per byte of {', '.join(sorted(ends))}"
+
     def change(self, names: set[str]) -> float:
         """Mean relative change of some probes: -0.1 is a tenth fewer bits."""
         return fmean(self.probes[name]["end"] / self.probes[name]["start"] - 1.0 for name in names)
@@ -117,6 +124,7 @@ def choose_rate(
             except TrainingFailed as error:
                 done[rate] = Tried(rate, {}, error.message)
             replace_durably(record, pretty_json({"tried": [asdict(each) for each in done.values()]}))
+            progress.note(done[rate].sentence())
         shutil.rmtree(place, ignore_errors=True)  # also that of a run which was killed between the record and here
     choice = pick([done[rate] for rate in sorted(done)], watched, count)
     progress.note(f"learning rate {choice.learning_rate:g}: {choice.why}")

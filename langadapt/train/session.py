@@ -74,10 +74,11 @@ def fit(
     # The disk is as slow as the price assumes until a checkpoint has been written
     reserve(2 * write_seconds(size))
     proof = prove_isolation(model, vocabulary=vocabulary, block_tokens=plan.block_tokens, separator=separator)
-    around.progress.note(
-        f"documents are kept apart by `{proof.layout}`: shown on this model, "
-        f"largest difference {proof.largest_difference:.1g} of the largest logit"
-    )
+    if saves_end:  # said once, and not again for each rate that is tried
+        around.progress.note(
+            f"documents are kept apart by `{proof.layout}`: shown on this model, "
+            f"largest difference {proof.largest_difference:.1g} of the largest logit"
+        )
     head = find_head(model)
     if adam.rounds:
         _narrow(model)

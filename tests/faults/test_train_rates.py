@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -165,6 +166,12 @@ def test_a_rate_that_ruins_the_model_is_recorded_and_not_picked(tmp_path: Path, 
     assert found["learning_rate"] == 3e-3 and found["tried"][1]["probes"] == {}
     assert found["tried"][1]["stopped"]
     assert any("the only one that keeps the guard" in note for note in notes)
+    # one who waits for an hour sees what each rate gave, and what holds for all of them once
+    assert any(
+        re.fullmatch(r"learning rate 0\.003: bits per byte of en \d\.\d{3} \(.*%\), hu .*", note) for note in notes
+    )
+    assert any(note.startswith("learning rate 3e+09 was stopped: ") for note in notes)
+    assert sum("documents are kept apart" in note for note in notes) == 1
 
 
 def test_it_is_refused_where_nothing_can_be_compared(
