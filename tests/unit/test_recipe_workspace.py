@@ -175,6 +175,15 @@ def test_init_refuses(texts: Path) -> None:
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
+@pytest.mark.parametrize("recipe", sorted(path.name for path in RECIPES.glob("*.yaml")))
+def test_every_recipe_holds(texts: Path, recipe: str) -> None:
+    from langadapt.recipe.document import Setting
+
+    given = ("model=ws/model", "target_text=en.txt", "source_text=en.txt")
+    graph = build(RECIPES / recipe, tuple(Setting.parse(text) for text in given))
+    assert any(graph.verbs[name].name == "evaluate" for name in graph.steps), "no recipe ends without a measurement"
+
+
 @pytest.mark.parametrize("control", ["true", "false"])
 @pytest.mark.parametrize("other", [True, False])
 def test_the_quickstart_recipe_holds(texts: Path, control: str, other: bool) -> None:
