@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.fixtures.extended import extended_tokenizer
-from tests.fixtures.families import family_tokenizer
+from tests.fixtures.families import FAMILIES, family_tokenizer
 
 
 @pytest.fixture()
@@ -108,3 +108,39 @@ def test_what_is_refused(call: Run, here: Path, code: int, words: str, arguments
     done = call("tokenizer", *arguments)
     assert (done.code, done.out) == (code, ""), done.err
     assert words in done.err and "internal error" not in done.err
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_odd_texts_in_every_family(call: Run, tmp_path: Path, family: str) -> None:
+    """Decomposed letters, a line of 14 kB, nothing at all, bytes that are no text: an answer or a clear error."""
+    family_tokenizer(tmp_path / "tok", family)
+    lossless = family in ("byte-bpe", "gemma", "llama")
+    for text in (
+        "ma\u0301s cafe\u0301 o\u0308",
+        "árvíztűrő " * 900 + "x",
+        "\u200d",
+        "\ufeffa",
+        "a\x00b",
+        "<|endoftext|>",
+    ):
+        done = call("tokenizer", "encode", "tok", "-", "--json", stdin=text.encode())
+        assert done.code == 0, done.err
+        ids = [str(token["id"]) for token in json.loads(done.out)["tokens"]]
+        assert len(ids) > 900 or len(text) < 100, "a file may ask for texts to be cut off"
+        back = call("tokenizer", "decode", "tok", "-", "--json", stdin=" ".join(ids).encode()) if ids else None
+        assert back is None or back.code == 0, back.err
+        if lossless:
+            assert back is not None and json.loads(back.out)["text"].removeprefix("<bos>") == text
+    for words in (("",), ("-",)):
+        nothing = call("tokenizer", "encode", "tok", *words, "--json", stdin=b"")
+        assert nothing.code == 0 and json.loads(nothing.out)["tokens"] == [], nothing.err
+        assert call("tokenizer", "encode", "tok", *words, stdin=b"").code == 0
+    lone = call("tokenizer", "encode", "tok", "-", stdin=b"ab\xed\xa0\x80c")
+    assert (lone.code, lone.out) == (3, "") and "not UTF-8" in lone.err
+    empty = call("tokenizer", "stats", "tok", "--text", "-", stdin=b"")
+    assert empty.code == 3 and "stdin is empty" in empty.err
+    counted = call("tokenizer", "stats", "tok", "--text", "-", "--json", stdin="az old ház\n".encode())
+    (figures,) = json.loads(counted.out)["tokenizers"]
+    assert figures["bytes"] == 12 - 1 and figures["words"] == 3 and figures["tokens"] > 0
+    both = call("tokenizer", "compare", "tok", "tok", "--text", "-", "--json", stdin="az old ház\n".encode())
+    assert json.loads(both.out)["lines_same_ids"] == 1.0
