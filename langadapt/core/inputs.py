@@ -18,6 +18,7 @@ class Input:
     """One resolved input. `artifact` is None for plain files and folders; `facts` is empty for them.
 
     In a dry run an input may not exist yet: `path` is then where it will be and `facts` what its step predicts.
+    A `word` that the step knows (see `Reads`) is no file at all.
     """
 
     given: str
@@ -26,6 +27,7 @@ class Input:
     digest: str
     facts: Mapping[str, Any]
     exists: bool = True
+    word: bool = False
 
     def made_from(self, other: "Input") -> bool:
         """Was this model made from the other one, in one step or in the usual two?"""
@@ -44,7 +46,7 @@ def resolve_input(given: str, field: InputField) -> Input:
         raise DataError("an empty path", where=f"input `{field.name}`", hint="is a variable of the shell not set?")
     if given in field.reads.words:
         # no file stands behind it: the word itself is what the result depends on
-        return Input(given, Path(given), None, sha256_text(given), {}, exists=False)
+        return Input(given, Path(given), None, sha256_text(given), {}, exists=False, word=True)
     if field.reads.resolver is not None:
         module, _, function = field.reads.resolver.partition(":")
         path = Path(getattr(importlib.import_module(module), function)(given))

@@ -20,7 +20,7 @@ Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 # Penalties that leave-one-out chooses from, in mean squares of a dimension: 17, half a decade apart.
 _PENALTIES = 10.0 ** np.arange(-5, 3.5, 0.5)
 # Leave-one-out residuals are computed for so many anchors at most; the fit is on all.
-_LEFT_OUT = 4096
+_LEFT_OUT = 2048
 # Below it a singular value is rounding.
 _RANK = 1e-10
 

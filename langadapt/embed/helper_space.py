@@ -7,7 +7,7 @@ import numpy as np
 
 from langadapt.core.types import NewToken
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.fitting import fit, held_out_cosine
+from langadapt.embed.fitting import Fit, Flags, fit, held_out_cosine
 from langadapt.embed.inputs import Floats, InitInputs, Ints
 from langadapt.embed.spelling import spelled
 
@@ -63,6 +63,12 @@ def _say_quality(inputs: InitInputs, rows: RowMapBuilder, shared: Floats, old: I
         return
     true = inputs.base_rows(old)
     random = inputs.stream("quality of the helper")
-    cosine = held_out_cosine(lambda some: fit(shared[some], true[some], "ridge", random), shared, true, _FOLDS)
+    # choosing the penalty is most of the work: once for all parts
+    penalty = fit(shared, true, "ridge", random).penalty
+
+    def fitted(some: Flags) -> Fit:
+        return fit(shared[some], true[some], "ridge", random, penalty=penalty)
+
+    cosine = held_out_cosine(fitted, shared, true, _FOLDS)
     rows.measured(helper_width=int(shared.shape[1]), helper_anchors=len(old), helper_cosine=round(cosine, 4))
     inputs.progress.note(f"the learned helper predicts rows of hidden shared tokens with a cosine of {cosine:.3f}")

@@ -2,13 +2,12 @@
 
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.fitting import Fit, fit, held_out_cosine
+from langadapt.embed.fitting import Fit, Flags, fit, held_out_cosine
 from langadapt.embed.helper_space import helper_space
 from langadapt.embed.inputs import InitInputs
 from langadapt.embed.rowmap import RowMap
@@ -50,22 +49,21 @@ def sava(inputs: InitInputs, options: Options) -> RowMap:
         return rows.build()
     old = inputs.base_rows(space.old)
 
-    def fitted(some: "np.ndarray[tuple[int], np.dtype[np.bool_]] | slice") -> Fit:
+    def fitted(some: "Flags | slice", penalty: float | None) -> Fit:
         random = inputs.stream("sava", options.align)
         return fit(
             space.shared[some], old[some], options.align, random,
-            penalty=options.penalty, steps=options.steps, rate=options.learning_rate,
+            penalty=penalty, steps=options.steps, rate=options.learning_rate,
         )  # fmt: skip
 
-    whole = fitted(slice(None))
-    rows.dense(
-        space.tokens, whole.vectors(space.new), "mapped from the helper", matrix=whole.matrix, offset=whole.offset
-    )
+    whole = fitted(slice(None), options.penalty)
+    vectors = whole.vectors(space.new)
+    rows.dense(space.tokens, vectors, "mapped from the helper", matrix=whole.matrix, offset=whole.offset)
     rows.measured(anchors=len(space.old))
     if whole.penalty is not None:
         rows.measured(penalty=float(f"{whole.penalty:.3g}"))
     if options.folds > 1 and len(space.old) >= 2 * options.folds:
-        cosine = held_out_cosine(fitted, space.shared, old, options.folds)
+        cosine = held_out_cosine(lambda some: fitted(some, whole.penalty), space.shared, old, options.folds)
         rows.measured(held_out_cosine=round(cosine, 4))
         inputs.progress.note(f"rows of hidden anchors are predicted with a cosine of {cosine:.3f}")
     return rows.build()

@@ -231,7 +231,7 @@ def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
 
 def _helper_is_learned(given: Mapping[str, Any]) -> bool:
     helper = given.get("helper")
-    return isinstance(helper, Input) and helper.given in _HELPER.words
+    return isinstance(helper, Input) and helper.word
 
 
 def _one(inputs: Mapping[str, Any], name: str) -> Input:

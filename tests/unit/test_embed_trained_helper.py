@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import langadapt
-from langadapt.core.config import input_fields
+from langadapt.core import verb as verbs
+from langadapt.core.config import input_fields, validate
 from langadapt.core.errors import ConfigError, DataError
-from langadapt.core.inputs import resolve_input
+from langadapt.core.inputs import resolve_input, resolve_inputs
 from langadapt.core.progress import Note, Progress
 from langadapt.embed import cooccurrence, trained_helper
 from langadapt.embed.cooccurrence import directions, mutual_information, pair_counts
@@ -122,6 +123,12 @@ def test_the_step_learns_a_helper_and_says_how_good_it_is(
     wanted = {"model": tiny, "tokenizer": place.target.folder, "method": "knn", "helper": "train"}
     made = langadapt.init_embeddings(out=tmp_path / "o", corpus=place.files["corpus"], listener=heard.append, **wanted)
     assert -1 <= made.facts["measured"]["input"]["helper_cosine"] <= 1
+    verb = verbs.load("init-embeddings")
+    prices = []
+    for more in ({"helper": "train", "corpus": str(place.files["corpus"])}, {"helper": str(place.files["helper"])}):
+        config = validate(verb.config, {**{k: str(v) for k, v in wanted.items()}, **more}, what="test")
+        prices.append(verb.estimate(config, resolve_inputs(config)).seconds or 0)
+    assert 10 < prices[0] - prices[1] < 11
     notes = [event.text for event in heard if isinstance(event, Note)]
     assert any("predicts rows of hidden shared tokens" in text for text in notes)
     assert not any("does not look at it" in text for text in notes)
@@ -136,7 +143,7 @@ def test_the_word_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "train").mkdir()
     field = next(field for field in input_fields(Config) if field.name == "helper")
     found = resolve_input("train", field)
-    assert not found.exists and found.artifact is None and len(found.digest) == 64
+    assert found.word and not found.exists and found.artifact is None and len(found.digest) == 64
     assert find("train", field, folder=tmp_path, steps=[], typed=False, where=None) == FromPath("train")
     with pytest.raises(DataError):
         resolve_input("./train", field)
