@@ -227,6 +227,8 @@ def test_rounds_count_again(layout):
     assert [slot.piece for slot in going] == [short], "nothing uses it"
     going = least_used.rarest(base, {word: 3, word[:2]: 1}, stay, below=4)
     assert [slot.piece for slot in going] == [short, long] and going[1].uses == 3
+    going = least_used.rarest(base, {word: 1, word[:2]: 3}, stay, below=4)
+    assert [slot.piece for slot in going] == [long], "the short one is used 4 times now"
 
 
 @each_family
