@@ -154,9 +154,11 @@ def _owners(bounds: list[tuple[int, int]], ends: Sequence[int]) -> list[int]:
     """Segment of each token: the one that holds the token's last byte; -1 outside all segments."""
     if not bounds:
         return [-1] * len(ends)
-    # token end e (exclusive) has its last byte at e - 1; segment k holds it if start_k < e <= end_k
-    found = np.searchsorted([last for _, last in bounds], ends, side="left")
-    inside = (np.array(ends) > bounds[0][0]) & (found < len(bounds))
+    # token end e (exclusive) has its last byte at e - 1; segment k holds it if start_k < e <= end_k. A token before the
+    # first byte (a lone `▁`) belongs to that byte: it is predicted, so it is paid for.
+    paid = np.maximum(ends, 1)
+    found = np.searchsorted([last for _, last in bounds], paid, side="left")
+    inside = (paid > bounds[0][0]) & (found < len(bounds))
     return [int(item) for item in np.where(inside, found, -1)]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 class Spans:
     """Tokens of one text, without special tokens.
 
-    `ends[i]` is the byte offset behind the last byte of token `ids[i]`, never falling. `hidden[i]` is how many bytes
+    `ends[i]` is the byte offset behind the last byte of token `ids[i]`, never falling; 0 for a lone `▁` before the text. `hidden[i]` is how many bytes
     an unknown token hides (0 for all others). `changed_bytes` counts bytes of the text that the tokens do not spell
     as they stand, because the tokenizer normalises or drops them.
     """
@@ -91,8 +91,8 @@ def spans(tokenizer: "PreTrainedTokenizerBase", text: str, reader: PieceReader |
     # Metaspace tokenizers write a leading space that the text does not have; it belongs to the first token.
     extra = 1 if spelled != content and spelled == b" " + content else 0
     if spelled[extra:] == content:
-        ends = _begun(end - extra for end in accumulate(len(piece) for piece in pieces))
-        return Spans(tuple(ids), ends, (0,) * len(ids), 0)
+        ends = [max(end - extra, 0) for end in accumulate(len(piece) for piece in pieces)]
+        return Spans(tuple(ids), tuple(ends), (0,) * len(ids), 0)
     if not fast:
         raise DataError("the tokenizer changes the text and keeps no offsets, so its tokens cannot be placed in it")
     return _by_offsets(ids, encoded["offset_mapping"], pieces, text, tokenizer.unk_token_id)
@@ -118,12 +118,7 @@ def _by_offsets(
     for start, stop in offsets:
         covered[position[start] : position[stop]] = b"\x01" * (position[stop] - position[start])
     lost = sum(1 for byte, mark in zip(content, covered, strict=True) if not mark and byte not in b" ")
-    return Spans(tuple(ids), _begun(ends), tuple(hidden), changed + lost)
-
-
-def _begun(ends: Iterable[int]) -> tuple[int, ...]:
-    """A token before the first byte (a lone `▁`) belongs to that byte: it is predicted, so it is paid for."""
-    return tuple(max(end, 1) for end in ends)
+    return Spans(tuple(ids), tuple(ends), tuple(hidden), changed + lost)
 
 
 def _without_marks(offsets: Sequence[Sequence[int]], pieces: Sequence[bytes], text: str) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from langadapt.model.load import load_tokenizer
+from langadapt.model.score import _owners
 from langadapt.model.spans import spans
 from tests.fixtures.families import family_tokenizer
 from tests.fixtures.pieces import unigram_tokenizer, wordpiece_tokenizer
@@ -35,7 +36,17 @@ def test_hidden_bytes_are_those_of_unknown_letters(
     placed = spans(load_tokenizer(tokenizers[family]), text)
     assert sum(placed.hidden) == hidden
     assert all(first <= second for first, second in zip(placed.ends, placed.ends[1:], strict=False))
-    assert placed.ends[-1] == len(text.encode()) and min(placed.ends) >= 1, "every token belongs to a byte"
+    assert placed.ends[-1] == len(text.encode())
+
+
+def test_a_token_before_the_text_is_paid_for_by_its_first_segment() -> None:
+    assert _owners([(0, 3), (3, 8)], [0, 1, 3, 8]) == [0, 0, 0, 1]
+    assert _owners([(3, 8)], [0, 1, 3, 8]) == [-1, -1, -1, 0]
+
+
+def test_a_mark_of_a_space_before_the_text_is_no_part_of_it(tokenizers: dict[str, Path]) -> None:
+    placed = spans(load_tokenizer(tokenizers["whole"]), "☃ a")
+    assert 0 in placed.ends or placed.ends[0] > 0
 
 
 def test_a_word_with_an_unknown_letter_is_hidden_whole(tokenizers: dict[str, Path]) -> None:
