@@ -1,6 +1,8 @@
 """Vectors of words: what a .vec or .bin file holds, or what fastText learns from text; and of tokens made of them."""
 
 import gzip
+import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 # Of the 2 million words in a published file, the rest is names, misspellings and other languages: 400 MB at 300.
 MOST_WORDS = 200_000
+# Published files have a few words with broken letters, which are left out; more of them are another encoding.
+MOST_BROKEN = 0.01
 # Vectors of words that were not given: as fastText's own defaults, but fewer buckets (its 2 million take 800 MB).
 WORD_SETTINGS: dict[str, Any] = {
     "model": "skipgram", "dim": 100, "ws": 5, "epoch": 5, "minCount": 5, "minn": 3, "maxn": 6, "neg": 5,
@@ -121,33 +125,59 @@ def _from_cache(place: Path) -> WordVectors | None:
 def read_vec(path: Path, most_words: int = MOST_WORDS) -> WordVectors:
     """The first lines of a text file of vectors, `word number number ...`, behind an optional line of two sizes.
 
-    A word that stands there twice keeps its first line. DataError names the line that is no vector.
+    A word that stands there twice keeps its first line. DataError names the line that is no vector, and a file that
+    ends before the words that its first line promises, or in the middle of a line, or is not UTF-8.
     """
     words: list[str] = []
     rows: list[Floats] = []
     seen: set[str] = set()
-    width = 0
-    with _opened(path) as file:
-        for number, line in enumerate(file, 1):
-            parts = line.rstrip(b"\r\n").rstrip(b" ").split(b" ")
-            if number == 1 and len(parts) == 2 and all(part.isdigit() for part in parts):
-                width = int(parts[1])
-                continue
-            width = width or len(parts) - 1
-            # some published files have words with blanks inside
-            word = b" ".join(parts[: len(parts) - width]).decode("utf-8", "replace")
-            row = _numbers(parts[len(parts) - width :], width)
-            if row is None or not word:
-                raise DataError(f"no word with {width} numbers", where=f"{path}:{number}")
-            if word not in seen:
-                seen.add(word)
-                words.append(word)
-                rows.append(row)
-            if len(words) >= most_words:
-                break
+    width, read, broken = 0, 0, 0
+    promised: int | None = None
+    line = b""
+    for number, line in enumerate(_lines(path), 1):
+        parts = line.removeprefix(BOM_UTF8 if number == 1 else b"").rstrip(b"\r\n").rstrip(b" ").split(b" ")
+        if number == 1 and len(parts) == 2 and all(part.isdigit() for part in parts):
+            promised, width = int(parts[0]), int(parts[1])
+            if not width:
+                raise DataError("vectors of no numbers", where=f"{path}:1")
+            continue
+        width = width or len(parts) - 1
+        row = _numbers(parts[len(parts) - width :], width)
+        # some published files have words with blanks inside
+        name = b" ".join(parts[: len(parts) - width])
+        if row is None or not name:
+            raise DataError(f"no word with {width} numbers", where=f"{path}:{number}")
+        read += 1
+        word = name.decode("utf-8", "replace")
+        if "\ufffd" in word:
+            broken += 1
+        elif word not in seen:
+            seen.add(word)
+            words.append(word)
+            rows.append(row)
+        if len(words) >= most_words:
+            break
+    if broken > MOST_BROKEN * read:
+        hint = "iconv -f FROM -t UTF-8, with the encoding that the file has"
+        raise DataError(f"`{path}` is not UTF-8: {broken:,} of {read:,} words", hint=hint)
     if not words:
         raise DataError(f"`{path}` holds no vectors")
+    if len(words) < most_words and (read < promised if promised is not None else not line.endswith(b"\n")):
+        told = (
+            f"its first line promises {promised:,} words and it has {read:,}"
+            if promised
+            else "its last line has no end"
+        )
+        raise DataError(f"`{path}` is cut off: {told}", hint="copy or download it again")
     return WordVectors(words, np.stack(rows))
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with _opened(path) as file:
+            yield from file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"`{path}` is damaged gzip data: {error}", hint="copy or download it again") from error
 
 
 def _opened(path: Path) -> BinaryIO:

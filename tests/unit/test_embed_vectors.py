@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import fasttext
@@ -65,6 +66,40 @@ def test_a_line_that_is_no_vector_is_named(content: str, where: str, tmp_path: P
 def test_a_file_without_vectors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no vectors"):
         read_vec(write(tmp_path / "a.vec", "0 3\n"))
+
+
+FULL = b"200 2\n" + b"".join(b"w%d 0.5 0.25\n" % number for number in range(200))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (FULL[: FULL.find(b"w100 ")], "promises 200 words and it has 100"),
+        (FULL[: FULL.find(b"w150 ") + 10], "promises 200 words and it has 151"),
+        (FULL.removeprefix(b"200 2\n")[:-1], "last line has no end"),
+        (b"1 0\nw 1 2\n", "no numbers"),
+        ("2 2\ná 1 2\né 3 4\n".encode("cp1250"), "2 of 2 words"),
+    ],
+    ids=["fewer", "inside a line", "no end", "no width", "another encoding"],
+)
+def test_a_damaged_file_is_refused(content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "a.vec").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_vec(tmp_path / "a.vec")
+    assert re.search(told, str(caught.value))
+
+
+@pytest.mark.parametrize("damage", [lambda g: g[: len(g) // 2], lambda g: b"hello", lambda g: g[:-8] + bytes(8)])
+def test_a_damaged_gzip_file_is_refused(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    (tmp_path / "a.vec.gz").write_bytes(damage(gzip.compress(FULL)))
+    with pytest.raises(DataError, match="damaged gzip"):
+        read_vec(tmp_path / "a.vec.gz")
+
+
+def test_a_mark_of_byte_order_and_a_broken_word_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "a.vec").write_bytes(b"\xef\xbb\xbf" + FULL.replace(b"w7 ", b"\xe1 "))
+    found = read_vec(tmp_path / "a.vec")
+    assert (len(found.words), found.width, found.words[0]) == (199, 2, "w0")
 
 
 def test_a_model_file_gives_what_fasttext_gives(binary: Path) -> None:
