@@ -20,9 +20,9 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 class Spans:
     """Tokens of one text, without special tokens.
 
-    `ends[i]` is the byte offset behind the last byte of token `ids[i]`, never falling; 0 for a lone `▁` before the text. `hidden[i]` is how many bytes
-    an unknown token hides (0 for all others). `changed_bytes` counts bytes of the text that the tokens do not spell
-    as they stand, because the tokenizer normalises or drops them.
+    `ends[i]` is the byte offset behind the last byte of token `ids[i]`, never falling; 0 for a lone `▁` before the
+    text. `hidden[i]` is how many bytes an unknown token hides (0 for all others). `changed_bytes` counts bytes of the
+    text that the tokens do not spell as they stand, because the tokenizer normalises or drops them.
     """
 
     ids: tuple[int, ...]
