@@ -33,6 +33,10 @@ for entry in made.split():
 """
 
 
+# two processes that run the verb for every family: a busy machine takes its time
+pytestmark = pytest.mark.timeout(600)
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two processes that share nothing but what they are given: other seeds, threads, orders, folders."""
