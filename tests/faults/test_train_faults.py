@@ -29,7 +29,10 @@ from tests.faults import launch
 from tests.faults.toy import STAGES
 from tests.fixtures.tiny import tiny_corpus
 
-FORK = multiprocessing.get_context("fork")
+# Runs are forked from a server that has imported everything and computed nothing: a child of this process could wait
+# for ever on the threads of its parent's pool, and a fresh start costs seconds a run.
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["torch", "transformers", "langadapt.train.session", "tests.faults.launch"])
 STEPS = 24
 
 
@@ -88,6 +91,13 @@ class Run:
             assert self.process.is_alive(), self.log.with_suffix(".err").read_text()
             time.sleep(0.002)
 
+    def wait_for_lines(self, count: int, seconds: float = 150.0) -> None:
+        """Until it has told so many events, or has ended."""
+        end = time.monotonic() + seconds
+        while self.process.is_alive() and (self.log.read_text().count("\n") if self.log.exists() else 0) < count:
+            assert time.monotonic() < end, "it stands still"
+            time.sleep(0.002)
+
     def end(self, seconds: float = 150.0) -> int:
         self.process.join(seconds)
         assert self.process.exitcode is not None
@@ -116,7 +126,8 @@ def kill_at_random(folder: Path, case: Case, rounds: int) -> None:
     killed = 0
     for _ in range(rounds):
         run = start(folder, case)
-        run.process.join(moments.uniform(0.02, 0.7) * case.seconds)
+        run.wait_for_lines(moments.randint(1, 8))  # counted in events: seconds would depend on how busy the machine is
+        run.process.join(moments.uniform(0, 0.05))
         if run.process.is_alive():
             run.process.kill()
             killed += 1
@@ -179,20 +190,22 @@ def test_a_signal_while_probing_loses_nothing(tmp_path: Path, case: Case) -> Non
     finish(tmp_path, case)
 
 
+def pausing(out: Path, config: Path, log: Path) -> None:
+    """A run that sleeps where its second checkpoint is about to be complete."""
+    seen = 0
+
+    def pause(name: str) -> None:
+        nonlocal seen
+        seen += name == "files-durable"
+        if name == "files-durable" and seen == 2:
+            log.with_suffix(".paused").touch()
+            time.sleep(60)
+
+    launch.artifacts.stage = pause
+    target(out, config, log, [])
+
+
 def test_a_second_signal_ends_it_at_once_and_the_checkpoint_before_stays(tmp_path: Path, case: Case) -> None:
-    def pausing(out: Path, config: Path, log: Path) -> None:
-        seen = 0
-
-        def pause(name: str) -> None:
-            nonlocal seen
-            seen += name == "files-durable"
-            if name == "files-durable" and seen == 2:
-                log.with_suffix(".paused").touch()
-                time.sleep(60)
-
-        launch.artifacts.stage = pause
-        target(out, config, log, [])
-
     config, log = tmp_path / "config.json", tmp_path / "log"
     config.write_text(json.dumps(case.config))
     run = Run(FORK.Process(target=pausing, args=(tmp_path / "out", config, log)), log)

@@ -311,20 +311,21 @@ def test_memory_that_is_short_is_told_before_a_weight_moves(
     assert caught.value.exit_code == 5 and "micro_batch_blocks" in str(caught.value.hint)
 
 
+def limited(out: Path, config: Path, log: Path) -> None:
+    from langadapt.train import loop
+
+    real = loop._rehearse
+
+    def rehearse(*values: Any) -> None:
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + 30_000_000, now + 30_000_000))
+        real(*values)
+
+    loop._rehearse = rehearse
+    target(out, config, log, [])
+
+
 def test_the_real_allocator_running_out_is_exit_5(tmp_path: Path, case: Case) -> None:
-    def limited(out: Path, config: Path, log: Path) -> None:
-        from langadapt.train import loop
-
-        real = loop._rehearse
-
-        def rehearse(*values: Any) -> None:
-            now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (now + 30_000_000, now + 30_000_000))
-            real(*values)
-
-        loop._rehearse = rehearse
-        target(out, config, log, [])
-
     config, log = tmp_path / "config.json", tmp_path / "log"
     # 512 blocks at once: 24 MB of logits, and more for everything else
     config.write_text(
