@@ -6,17 +6,8 @@ import numpy as np
 
 from langadapt.core.errors import DataError
 from langadapt.embed.inputs import Floats
+from langadapt.embed.rotation import procrustes, widened
 from langadapt.embed.vectors import WordVectors
-
-
-def procrustes(source: Floats, target: Floats) -> Floats:
-    """W = U V' with U S V' the SVD of source' target: the orthogonal W that minimises the norm of source W - target.
-
-    (Schoenemann 1966.) Computed in float64.
-    """
-    left, _, right = np.linalg.svd(source.astype(np.float64).T @ target.astype(np.float64))
-    rotation: Floats = (left @ right).astype(np.float32)
-    return rotation
 
 
 def dictionary_places(
@@ -47,9 +38,5 @@ def aligned(base: WordVectors, new: WordVectors, pairs: Iterable[tuple[str, ...]
             hint="a line is `base word<TAB>new word`; is the order right, and are these the languages of the vectors?",
         )
     width = max(base.width, new.width)
-    source, target = _wide(base.table[first], width), _wide(new.table[second], width)
-    return procrustes(source, target)[: base.width], len(first)
-
-
-def _wide(table: Floats, width: int) -> Floats:
-    return np.pad(table, ((0, 0), (0, width - table.shape[1])))
+    source, target = widened(base.table[first], width), widened(new.table[second], width)
+    return procrustes(source, target).astype(np.float32)[: base.width], len(first)

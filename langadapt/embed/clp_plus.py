@@ -3,10 +3,9 @@
 from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.focus import sparse_weights
 from langadapt.embed.helper_space import helper_space
 from langadapt.embed.inputs import InitInputs
-from langadapt.embed.nearest import unit
+from langadapt.embed.nearest import sparse_weights, unit
 from langadapt.embed.rowmap import RowMap
 
 

@@ -8,14 +8,14 @@ sgd     the same, z = x W' + c by Adam on the mean squared error, as SAVA was pu
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from langadapt.core import interrupt
 from langadapt.embed.inputs import Floats
+from langadapt.embed.rotation import Doubles, procrustes, widened
 
-Doubles = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 # Penalties that leave-one-out chooses from, in mean squares of a dimension: 17, half a decade apart.
 _PENALTIES = 10.0 ** np.arange(-5, 3.5, 0.5)
@@ -69,8 +69,8 @@ def fit(
     back = length * height
     if how == "ortho":
         width = max(x.shape[1], y.shape[1])
-        left, _, right = np.linalg.svd(_wide(source, width).T @ _wide(target, width))
-        return Fit(centre, scale, True, (left @ right)[: x.shape[1], : y.shape[1]] * back, middle)
+        rotation = procrustes(widened(source, width), widened(target, width))
+        return Fit(centre, scale, True, rotation[: x.shape[1], : y.shape[1]] * back, middle)
     weights, bias = _descend(source, target, random, steps, rate)
     return Fit(centre, scale, True, weights * back, bias * back + middle)
 
@@ -127,7 +127,7 @@ def _descend(x: Doubles, y: Doubles, random: np.random.Generator, steps: int, ra
 
     # the published map is between padded spaces: padding adds dimensions that are zero, and to the mean of the loss
     width = max(x.shape[1], y.shape[1])
-    source, target = (torch.from_numpy(_wide(part, width)).float() for part in (x, y))
+    source, target = (torch.from_numpy(widened(part, width)).float() for part in (x, y))
     bound = 1 / np.sqrt(width)
     weight = torch.from_numpy(random.uniform(-bound, bound, (width, width)).astype(np.float32)).requires_grad_()
     bias = torch.from_numpy(random.uniform(-bound, bound, width).astype(np.float32)).requires_grad_()
@@ -151,7 +151,3 @@ def _deviation(values: Floats) -> Doubles:
 
 def _unit_rows(values: Doubles) -> Doubles:
     return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))
-
-
-def _wide(values: Doubles, width: int) -> Doubles:
-    return np.pad(values, ((0, 0), (0, width - values.shape[1])))

@@ -9,14 +9,11 @@ from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
 from langadapt.core.units import Bytes
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.inputs import Floats, InitInputs, Ints
-from langadapt.embed.nearest import cosines, sparsemax, top, unit
+from langadapt.embed.inputs import Floats, InitInputs
+from langadapt.embed.nearest import sparse_weights, unit
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import spelled
 from langadapt.embed.token_vectors import token_vectors
-
-# Values looked at first; rows whose support may be larger look at twice as many until it is known whole.
-_FIRST = 256
 
 
 class Options(BaseOptions):
@@ -71,26 +68,3 @@ def focus(inputs: InitInputs, options: Options) -> RowMap:
 
 def _nothing(count: int) -> tuple[Floats, Any]:
     return np.zeros((count, 1), dtype=np.float32), np.zeros(count, dtype=np.bool_)
-
-
-def sparse_weights(queries: Floats, keys: Floats) -> tuple[Ints, Ints, Floats]:
-    """CSR (indptr, columns, weights) of the sparsemax of the cosines of unit vectors, exact."""
-    lines: list[tuple[Ints, Floats]] = []
-    for _, similar in cosines(queries, keys):
-        count = min(_FIRST, similar.shape[1])
-        values, places = top(similar, count)
-        weights, exact = sparsemax(values)
-        for row in range(len(values)):
-            line, at, sure = weights[row], places[row], bool(exact[row])
-            wide = count
-            while not sure and wide < similar.shape[1]:
-                wide = min(2 * wide, similar.shape[1])
-                values_of_row, places_of_row = top(similar[row : row + 1], wide)
-                found, whole = sparsemax(values_of_row)
-                line, at, sure = found[0], places_of_row[0], bool(whole[0])
-            kept = line > 0
-            lines.append((at[kept], line[kept]))
-    indptr = np.cumsum([0, *(len(at) for at, _ in lines)], dtype=np.int64)
-    if not lines:
-        return indptr, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-    return indptr, np.concatenate([at for at, _ in lines]), np.concatenate([line for _, line in lines])

@@ -8,9 +8,8 @@ from langadapt.core.registry import method
 from langadapt.embed.builder import RowMapBuilder
 from langadapt.embed.helper_space import helper_space
 from langadapt.embed.inputs import InitInputs
-from langadapt.embed.nearest import unit
+from langadapt.embed.nearest import neighbors, softened, unit
 from langadapt.embed.rowmap import RowMap
-from langadapt.embed.wechsel import neighbors
 
 
 class Options(BaseOptions):
@@ -37,8 +36,7 @@ def knn(inputs: InitInputs, options: Options) -> RowMap:
     space = helper_space(inputs, rows)
     if space.tokens:
         values, places = neighbors(unit(space.new), unit(space.shared), options.neighbors)
-        weights = np.exp((values - values[:, :1]).astype(np.float64) / options.temperature)
-        indptr = np.arange(len(values) + 1) * values.shape[1]
-        rows.many(space.tokens, indptr, space.old[places.ravel()], weights.ravel(), "nearest in the helper")
+        indptr, weights = softened(values, options.temperature)
+        rows.many(space.tokens, indptr, space.old[places.ravel()], weights, "nearest in the helper")
         rows.measured(nearest_cosine=round(float(np.median(values[:, 0])), 4))
     return rows.build()

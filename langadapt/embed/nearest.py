@@ -1,7 +1,7 @@
 """Cosines between two sets of vectors in blocks of one shape, and exact choices among them."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _QUERIES_AT_A_TIME = 256
 # Directions of vectors shorter than this are rounding noise.
 _SHORTEST = 1e-8
+# Values looked at first; rows whose support may be larger look at twice as many until it is known whole.
+_FIRST = 256
 
 
 def unit(vectors: Floats) -> Floats:
@@ -66,3 +68,41 @@ def sparsemax(falling: Floats) -> tuple[Floats, "np.ndarray[tuple[int], np.dtype
     tau = (sums[np.arange(len(values)), support - 1] - 1) / support
     weights = np.maximum(values - tau[:, None], 0).astype(np.float32)
     return weights, support < values.shape[1]
+
+
+def neighbors(queries: Floats, keys: Floats, count: int) -> tuple[Floats, Ints]:
+    """(cosines, places) [queries, count] of the nearest keys, falling; of equal ones the lower place. Unit vectors."""
+    count = min(count, len(keys))
+    found = [top(similar, count) for _, similar in cosines(queries, keys)]
+    if not found:
+        return np.zeros((0, count), dtype=np.float32), np.zeros((0, count), dtype=np.int64)
+    return np.concatenate([values for values, _ in found]), np.concatenate([places for _, places in found])
+
+
+def softened(values: Floats, temperature: float) -> tuple[Ints, "np.ndarray[Any, np.dtype[np.float64]]"]:
+    """(indptr, weights) of lines in CSR: softmax of falling `values` [rows, k] / `temperature`, not yet scaled."""
+    weights = np.exp((values - values[:, :1]).astype(np.float64) / temperature)
+    return np.arange(len(values) + 1) * values.shape[1], weights.ravel()
+
+
+def sparse_weights(queries: Floats, keys: Floats) -> tuple[Ints, Ints, Floats]:
+    """CSR (indptr, columns, weights) of the sparsemax of the cosines of unit vectors, exact."""
+    lines: list[tuple[Ints, Floats]] = []
+    for _, similar in cosines(queries, keys):
+        count = min(_FIRST, similar.shape[1])
+        values, places = top(similar, count)
+        weights, exact = sparsemax(values)
+        for row in range(len(values)):
+            line, at, sure = weights[row], places[row], bool(exact[row])
+            wide = count
+            while not sure and wide < similar.shape[1]:
+                wide = min(2 * wide, similar.shape[1])
+                values_of_row, places_of_row = top(similar[row : row + 1], wide)
+                found, whole = sparsemax(values_of_row)
+                line, at, sure = found[0], places_of_row[0], bool(whole[0])
+            kept = line > 0
+            lines.append((at[kept], line[kept]))
+    indptr = np.cumsum([0, *(len(at) for at, _ in lines)], dtype=np.int64)
+    if not lines:
+        return indptr, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    return indptr, np.concatenate([at for at, _ in lines]), np.concatenate([line for _, line in lines])

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from langadapt.core.errors import DataError
-from langadapt.core.io import cache_folder, canonical_json, sha256_text
 from langadapt.core.progress import Progress
 from langadapt.core.rng import stream
 from langadapt.embed.inputs import Floats, Ints, Role
+from langadapt.embed.kept import keep, kept, place_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -51,12 +51,12 @@ def train_helper(
     """Learn it from the first 32 MB of `texts`, or take it from the cache, where it lies under `digests` of text and
     tokenizer. DataError if the text is too short for a vector."""
     settings = {"width": WIDTH, "window": WINDOW, "bytes": MOST_BYTES, "source": list(digests), "format": 1}
-    kept = cache_folder() / "helpers" / f"{sha256_text(canonical_json(settings))[:32]}.safetensors"
-    table = _from_cache(kept, size) if kept.is_file() else None
+    place = place_of("helpers", settings)
+    table = _from_cache(place, size)
     if table is None:
         progress.note("learning a helper from the corpus")
         table = _learn(_tokens(texts, tokenizer), size)
-        _into_cache(kept, table)
+        keep(place, {"table": table})
     known = np.abs(table).sum(axis=1) > 0
     return TrainedHelper(table, np.where(known, np.arange(size), -1).astype(np.int64))
 
@@ -79,24 +79,8 @@ def _tokens(texts: Iterator[str], tokenizer: "Tokenizer") -> Iterator[Sequence[i
             yield encoding.ids
 
 
-def _into_cache(place: Path, table: Floats) -> None:
-    import os
-
-    from safetensors.numpy import save_file
-
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f"{place.name}.tmp-{os.getpid()}")
-    save_file({"table": np.ascontiguousarray(table)}, temporary)
-    temporary.replace(place)
-
-
 def _from_cache(place: Path, size: int) -> Floats | None:
-    """What the cache holds; None for a file that a full disk or another version left there."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        table: Floats = load_file(place)["table"]
-    except (SafetensorError, KeyError, OSError):
-        return None
-    return table if table.ndim == 2 and len(table) == size and bool(np.isfinite(table).all()) else None
+    """What the cache holds; None for a file that another version left there."""
+    table: Floats | None = (kept(place) or {}).get("table")
+    fits = table is not None and table.ndim == 2 and len(table) == size and bool(np.isfinite(table).all())
+    return table if fits else None

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from langadapt.core.errors import DataError
-from langadapt.core.io import cache_folder, canonical_json, sha256_text
 from langadapt.core.progress import Progress
 from langadapt.embed import fasttext_process
 from langadapt.embed.inputs import Floats, Ints, is_vectors
+from langadapt.embed.kept import keep, kept, place_of
 from langadapt.embed.words import words_of
 
 if TYPE_CHECKING:
@@ -85,39 +85,31 @@ def learned(
     from importlib.metadata import version
 
     key = {"settings": settings, "source": source, "fasttext": version("fasttext-community"), "format": 1}
-    kept = cache_folder() / "vectors" / f"{sha256_text(canonical_json(key))[:32]}.safetensors"
-    if kept.is_file() and (found := _from_cache(kept)) is not None:
+    place = place_of("vectors", key)
+    if (found := _from_cache(place)) is not None:
         return found
     progress.note(f"learning vectors from {what} with one thread")
     words, counts, table = fasttext_process.train(lines, settings, MOST_WORDS)
     made = WordVectors(words, table, counts)
-    _into_cache(kept, made)
+    _into_cache(place, made)
     return made
 
 
 def _into_cache(place: Path, made: WordVectors) -> None:
-    import os
-
-    from safetensors.numpy import save_file
-
-    place.parent.mkdir(parents=True, exist_ok=True)
     letters = np.frombuffer("\n".join(made.words).encode(), dtype=np.uint8)
-    temporary = place.with_name(f"{place.name}.tmp-{os.getpid()}")
     counts = np.zeros(0, dtype=np.int64) if made.counts is None else made.counts
-    save_file({"words": letters, "counts": counts, "table": np.ascontiguousarray(made.table)}, temporary)
-    temporary.replace(place)
+    keep(place, {"words": letters, "counts": counts, "table": made.table})
 
 
 def _from_cache(place: Path) -> WordVectors | None:
-    """What the cache holds; None for a file that a full disk or another version left there."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+    """What the cache holds; None for a file that another version left there."""
+    arrays = kept(place)
+    if arrays is None:
+        return None
     try:
-        arrays = load_file(place)
         words = arrays["words"].tobytes().decode().split("\n") if len(arrays["words"]) else []
         made = WordVectors(words, arrays["table"], arrays["counts"])
-    except (SafetensorError, KeyError, UnicodeDecodeError, OSError):
+    except (KeyError, UnicodeDecodeError):
         return None
     return made if len(words) == len(made.table) == len(arrays["counts"]) else None
 

@@ -11,7 +11,8 @@ from langadapt.core.registry import method
 from langadapt.embed.alignment import aligned
 from langadapt.embed.builder import RowMapBuilder
 from langadapt.embed.inputs import Floats, InitInputs, Ints
-from langadapt.embed.nearest import cosines, top, unit
+from langadapt.embed.nearest import neighbors, softened, unit
+from langadapt.embed.rotation import widened
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import spelled
 
@@ -57,26 +58,16 @@ def wechsel(inputs: InitInputs, options: Options) -> RowMap:
     ids = np.array([token.id for token in tokens], dtype=np.int64)
     target = inputs.target or inputs.base
     mine = _vectors(ours, target, ids, inputs.target_tokenizer(), options.tokens)
-    keys, queries = unit(base), unit(np.pad(mine, ((0, 0), (0, base.shape[1] - mine.shape[1]))))
+    keys, queries = unit(base), unit(widened(mine, base.shape[1]))
     there = np.flatnonzero(np.abs(keys).sum(axis=1) > 0)
     made = np.flatnonzero(np.abs(queries).sum(axis=1) > 0) if len(there) else np.zeros(0, dtype=np.int64)
     values, places = neighbors(queries[made], keys[there], options.neighbors)
-    weights = np.exp((values - values[:, :1]).astype(np.float64) / options.temperature)
-    indptr = np.arange(len(made) + 1) * values.shape[1]
+    indptr, weights = softened(values, options.temperature)
     old = inputs.population[there][places.ravel()]
-    rows.many([tokens[place] for place in made.tolist()], indptr, old, weights.ravel(), "nearest tokens")
+    rows.many([tokens[place] for place in made.tolist()], indptr, old, weights, "nearest tokens")
     left = np.setdiff1d(np.arange(len(tokens)), made)
     spelled(rows, inputs, [tokens[place] for place in left.tolist()], "no vector")
     return rows.build()
-
-
-def neighbors(queries: Floats, keys: Floats, count: int) -> tuple[Floats, Ints]:
-    """(cosines, places) [queries, count] of the nearest keys, falling; of equal ones the lower place. Unit vectors."""
-    count = min(count, len(keys))
-    found = [top(similar, count) for _, similar in cosines(queries, keys)]
-    if not found:
-        return np.zeros((0, count), dtype=np.float32), np.zeros((0, count), dtype=np.int64)
-    return np.concatenate([values for values, _ in found]), np.concatenate([places for _, places in found])
 
 
 def _vectors(words: "WordVectors", tokens: "Vocabulary", ids: Ints, tokenizer: "Tokenizer", how: str) -> Floats:

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.rng import stream_key
 from langadapt.embed import focus as focus_file
-from langadapt.embed import wechsel as wechsel_file
-from langadapt.embed.alignment import aligned, procrustes
-from langadapt.embed.focus import focus, sparse_weights
-from langadapt.embed.nearest import sparsemax, top, unit
+from langadapt.embed import nearest as nearest_file
+from langadapt.embed.alignment import aligned
+from langadapt.embed.focus import focus
+from langadapt.embed.nearest import neighbors, sparse_weights, sparsemax, top, unit
 from langadapt.embed.normal import Options as NormalOptions
 from langadapt.embed.normal import normal
+from langadapt.embed.rotation import procrustes
 from langadapt.embed.vectors import WordVectors
 from langadapt.embed.wechsel import Options as WechselOptions
-from langadapt.embed.wechsel import neighbors, wechsel
+from langadapt.embed.wechsel import wechsel
 from tests.fixtures.given import World, some_table, world
 
 
@@ -87,12 +88,12 @@ def test_sparse_weights_equal_the_oracle_however_few_values_are_looked_at_first(
 ) -> None:
     mine, theirs = unit(random((queries, 3), seed)), unit(random((keys, 3), seed + 1))
     theirs[keys // 2] = theirs[0]  # a tie
-    before = focus_file._FIRST
-    focus_file._FIRST = first
+    before = nearest_file._FIRST
+    nearest_file._FIRST = first
     try:
         indptr, columns, weights = sparse_weights(mine, theirs)
     finally:
-        focus_file._FIRST = before
+        nearest_file._FIRST = before
     for row in range(queries):
         found = np.zeros(keys)
         found[columns[indptr[row] : indptr[row + 1]]] = weights[indptr[row] : indptr[row + 1]]
@@ -267,4 +268,4 @@ def test_letters_make_vectors_only_where_the_file_can(place: World) -> None:
     rows = wechsel(place.inputs(some_table(place.base.size), given=given), WechselOptions(tokens="ngrams"))
     assert "sze" in asked and not any(text != text.strip() for text in asked)
     assert rows.reasons()["nearest tokens"] == len(inputs.new_tokens)
-    assert wechsel_file.neighbors(random((0, 3), 1), random((4, 3), 1), 2)[0].shape == (0, 2)
+    assert neighbors(random((0, 3), 1), random((4, 3), 1), 2)[0].shape == (0, 2)
