@@ -278,7 +278,7 @@ class Detector(Judge):
     def judge(self, text: str, limit: int = WINDOW) -> Verdict:
         """One verdict on a piece of text; only its first `limit` characters are looked at."""
         # the lower-level call: fasttext's own wrapper prints, and breaks with some numpy versions
-        shares = self._predict(_one_line(text[:limit]), 5, 0.0, "strict")
+        shares = self._predict(_flat(text[:limit]) + "\n", 5, 0.0, "strict")
         found = [(self._short[label], min(1.0, share)) for share, label in shares]
         if not found:
             return Verdict("und", 0.0, 0.0)
@@ -289,13 +289,12 @@ class Detector(Judge):
         """By the table where there is one: what it says differs from `judge` in the seventh digit."""
         if self._table is None:
             return super().judge_pieces(pieces, quick)
-        texts = [piece if piece.isprintable() else " ".join(piece.split()) for piece in pieces]
-        found = self._table.shares(texts, self._names, self._own)
+        found = self._table.shares(list(map(_flat, pieces)), self._names, self._own)
         return list(map(Verdict, found.label, found.accepted, found.share))
 
     def glance(self, text: str, limit: int = WINDOW) -> Verdict:
         """Only the likeliest label, where that is an accepted one: making five costs a third of the time."""
-        found = self._predict(_one_line(text[:limit]), 1, _ALONE_ON_TOP, "strict")
+        found = self._predict(_flat(text[:limit]) + "\n", 1, _ALONE_ON_TOP, "strict")
         if found:
             share, label = found[0]
             short = self._short[label]
@@ -316,9 +315,9 @@ def _mean(verdicts: Sequence[Verdict], weights: Sequence[int]) -> Verdict:
     return Verdict(label, probability, shares[label])
 
 
-def _one_line(text: str) -> str:
+def _flat(text: str) -> str:
     # printable text has no white space but blanks, and fastText skips those itself
-    return (text if text.isprintable() else " ".join(text.split())) + "\n"
+    return text if text.isprintable() else " ".join(text.split())
 
 
 def windows(text: str) -> list[str]:

@@ -1,5 +1,7 @@
 """The precision a forward pass computes in: what was asked for, or what this machine is good at."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +44,19 @@ def cpu_features(path: Path) -> frozenset[str]:
     return frozenset()
 
 
+@contextmanager
+def threads_set(threads: int | None) -> Iterator[None]:
+    """Compute with `threads` CPU threads inside the block; None leaves the number as it is."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def matrix_rate(compute: Compute, threads: int | None = None) -> float:
     """Floating-point operations per second of a matrix product of a small model's size, measured in 0.2 seconds.
 
@@ -51,9 +66,7 @@ def matrix_rate(compute: Compute, threads: int | None = None) -> float:
 
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
+    with threads_set(threads):
         left, right = torch.full((512, 576), 0.5), torch.full((576, 1536), 0.5)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=compute == "bf16"):
             torch.matmul(left, right)
@@ -62,6 +75,4 @@ def matrix_rate(compute: Compute, threads: int | None = None) -> float:
                 for _ in range(_ROUND):
                     torch.matmul(left, right)
                 best = min(best, (time.perf_counter() - began) / _ROUND)
-    finally:
-        torch.set_num_threads(before)
     return 2.0 * 512 * 576 * 1536 / best

@@ -126,7 +126,7 @@ class Config(StepConfig):
 
 def run(config: Config, out: Output) -> Artifact:
     """Train, and write the model folder."""
-    from langadapt.train.machine import threads_set
+    from langadapt.model.compute import threads_set
 
     with threads_set(config.threads):
         return _run(config, out)

@@ -6,12 +6,13 @@ from typing import Any, Literal, Protocol
 
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes, show_seconds
+from langadapt.model.compute import threads_set
 from langadapt.model.tables import TableNames
 from langadapt.train import cost
 from langadapt.train.cards import NOTHING, card_rows, first_that_fits
 from langadapt.train.faster import ENOUGH, free_memory
 from langadapt.train.footprint import Kept, Moments, Shape, Work, memory_bytes, shape_of
-from langadapt.train.machine import busy_with, threads_set
+from langadapt.train.machine import busy_with
 from langadapt.train.plan import Plan
 from langadapt.train.rates import probe_steps, rates_to_try
 from langadapt.train.session import Means

@@ -107,7 +107,7 @@ def test_a_branch_is_the_uninterrupted_run(tmp_path: Path, case: Case, notes: li
     for name in ("model.safetensors", "metrics.jsonl", "ledger.json", "probes.json"):
         assert (tmp_path / "branch" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     # killed and gone on with, a branch is itself
-    killed = Case(case.config | later, files_of(tmp_path / "branch"), case.seconds)
+    killed = Case(case.config | later, files_of(tmp_path / "branch"))
     (tmp_path / "again").mkdir()
     assert start(tmp_path / "again", killed, "--kill", "written", "3").end() == -9
     finish(tmp_path / "again", killed)
