@@ -12,6 +12,7 @@ from langadapt.core.errors import DataError
 from langadapt.core.rng import stream
 from langadapt.vocab.family import Family
 from langadapt.vocab.guard import Guard
+from langadapt.vocab.letters import became_unknown
 from langadapt.vocab.scripts import only_in
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all, stand_in
 
@@ -194,10 +195,8 @@ def only_joins(base: TokenizerFile, new: TokenizerFile, family: Family, words: M
 
 def still_spelled(base: TokenizerFile, new: TokenizerFile, words: Mapping[str, int]) -> Outcome:
     """Words that the base can read did not become unknown."""
-    types = sorted(words)
-    pairs = zip(types, encode_all(base.model_stage(), types), encode_all(new.model_stage(), types), strict=True)
-    broken = tuple(word for word, before, after in pairs if new.unknown in after and base.unknown not in before)
-    return Outcome("still_spelled", len(types), broken)
+    broken = became_unknown(base, new.model_stage(), new.unknown, words)
+    return Outcome("still_spelled", len(words), broken)
 
 
 def same_round_trip(base: TokenizerFile, new: TokenizerFile, texts: Sequence[str]) -> Outcome:

@@ -24,7 +24,7 @@ from langadapt.model.spelling import Spelling
 from langadapt.vocab.checks import Outcome
 from langadapt.vocab.family import Growth, Wish
 from langadapt.vocab.guard import Guard
-from langadapt.vocab.letters import is_closed
+from langadapt.vocab.letters import became_unknown, is_closed
 from langadapt.vocab.merging import Learned, PairLearner
 from langadapt.vocab.rules import JoinRules, keeps_digits_apart
 from langadapt.vocab.scripts import only_in
@@ -216,16 +216,10 @@ class SetFamily:
             kept, uses = self._frequent(text, letters, fine, min_count)
         return kept, uses
 
-    def _lost(self, text: "Text", there: Sequence[Candidate]) -> list[str]:
+    def _lost(self, text: "Text", there: Sequence[Candidate]) -> tuple[str, ...]:
         """Words that the base reads and the model with `there` does not."""
-        base, unknown = self._base, self._base.unknown
-        pairs = zip(
-            text.words,
-            encode_all(base.model_stage(), text.words),
-            encode_all(base.model_stage(self.merges_of(there)), text.words),
-            strict=True,
-        )
-        return [word for word, before, after in pairs if unknown in after and unknown not in before]
+        base = self._base
+        return became_unknown(base, base.model_stage(self.merges_of(there)), base.unknown, text.words)
 
     def _frequent(
         self, text: "Text", letters: Sequence[Candidate], candidates: Sequence[Candidate], min_count: int

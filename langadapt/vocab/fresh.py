@@ -8,7 +8,6 @@ Levels other than `bpe` forbid tokens across characters, or across what readers 
 Unicode TR 29), by cutting there before the model runs. Their merges only join bytes inside.
 """
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +15,7 @@ from langadapt.model.bytes_alphabet import to_piece
 from langadapt.model.spelling import family_of
 from langadapt.vocab.checks import Outcome, fuzz_texts
 from langadapt.vocab.loaded import ROLE_TOKENS
-from langadapt.vocab.renumber import follow, in_order
+from langadapt.vocab.renumber import in_order, with_model
 from langadapt.vocab.rules import joins_digits
 from langadapt.vocab.token_line import line_of
 from langadapt.vocab.tokenizer_file import TokenizerFile
@@ -46,12 +45,7 @@ def bare(base: TokenizerFile, level: Level, *, digits_apart: bool) -> TokenizerF
     vocab = dict(sorted(pieces.items(), key=lambda item: item[1]))
     for byte in range(256):
         vocab[to_piece(bytes([byte]))] = len(vocab)
-    spec: dict[str, Any] = json.loads(json.dumps(base.spec))
-    spec["model"] = {"type": "BPE", "vocab": vocab, "merges": []}
-    for token in spec.get("added_tokens") or []:
-        token["id"] = pieces[token["content"]]
-    spec["added_tokens"] = sorted(spec.get("added_tokens") or [], key=lambda token: int(token["id"]))
-    follow(spec.get("post_processor"), pieces)
+    spec = with_model(base, {"type": "BPE", "vocab": vocab, "merges": []}, pieces)
     spec["truncation"] = spec["padding"] = None
     if not keeps_pipeline(base, level):
         if family_of(base.spec) != "byte-bpe":

@@ -34,7 +34,7 @@ from langadapt.vocab.fresh import digits_kept_apart, ids_in_order, special_ids
 from langadapt.vocab.growing import count_letters
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.letters import is_closed
-from langadapt.vocab.renumber import follow
+from langadapt.vocab.renumber import with_model
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 from langadapt.vocab.unigram import reachable
 from langadapt.vocab.uses import uses_on
@@ -65,11 +65,7 @@ def bare(base: TokenizerFile, words: Mapping[str, int], min_count: int) -> Token
         mark = base.model["continuing_subword_prefix"]
         both = [*letters, *(mark + letter for letter in letters)]
         model = {"vocab": {piece: id for id, piece in enumerate(dict.fromkeys([*first, *both]))}}
-    spec: dict[str, Any] = json.loads(json.dumps(base.spec | {"model": base.model | model}))
-    for token in spec.get("added_tokens") or []:
-        token["id"] = pieces[token["content"]]
-    spec["added_tokens"] = sorted(spec.get("added_tokens") or [], key=lambda token: int(token["id"]))
-    follow(spec.get("post_processor"), pieces)
+    spec = with_model(base, base.model | model, pieces)
     spec["truncation"] = spec["padding"] = None
     return TokenizerFile(spec, base.place)
 

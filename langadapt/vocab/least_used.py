@@ -27,7 +27,7 @@ from collections.abc import Collection, Mapping
 
 from langadapt.model.spelling import SPACE_MARK, byte_piece
 from langadapt.vocab.guard import Guard
-from langadapt.vocab.letters import letters_of
+from langadapt.vocab.letters import became_unknown, letters_of
 from langadapt.vocab.slots import Slot
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 from langadapt.vocab.uses import uses_on
@@ -96,14 +96,8 @@ def freeable(
     stay = {*always_stay(base), *named, *uses_on(base, dict.fromkeys(guard.words, 1))}
     while True:
         going = rarest(base, words, stay, below=below, most=size)
-        lost = _lost(base, base.without({slot.piece for slot in going if slot.piece is not None}), words)
+        fewer = base.without({slot.piece for slot in going if slot.piece is not None})
+        lost = became_unknown(base, fewer.model_stage(), base.unknown, words)
         if not lost:
             return going
         stay.update(id for ids in encode_all(base.model_stage(), lost) for id in ids)
-
-
-def _lost(base: TokenizerFile, fewer: TokenizerFile, words: Mapping[str, int]) -> list[str]:
-    """Words that the base reads and the smaller vocabulary does not."""
-    types = sorted(words)
-    pairs = zip(types, encode_all(base.model_stage(), types), encode_all(fewer.model_stage(), types), strict=True)
-    return [word for word, before, after in pairs if base.unknown in after and base.unknown not in before]

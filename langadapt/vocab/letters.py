@@ -1,7 +1,11 @@
 """Characters as pieces of their own: what keeps a text readable whatever longer pieces come and go."""
 
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer
+
 from langadapt.model.spelling import byte_piece
-from langadapt.vocab.tokenizer_file import TokenizerFile, stand_in
+from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all, stand_in
 
 
 def letters_of(base: TokenizerFile, piece: str) -> list[str]:
@@ -24,3 +28,10 @@ def is_closed(base: TokenizerFile) -> bool:
         return True
     pieces = (piece for piece, id in vocab.items() if piece not in base.added and piece != stand_in(id))
     return all(letter in vocab for piece in pieces for letter in letters_of(base, piece))
+
+
+def became_unknown(base: TokenizerFile, stage: Tokenizer, unknown: int | None, words: Iterable[str]) -> tuple[str, ...]:
+    """Words, sorted, that the base reads and another model, with the token `unknown` for it, does not."""
+    types = sorted(words)
+    pairs = zip(types, encode_all(base.model_stage(), types), encode_all(stage, types), strict=True)
+    return tuple(word for word, before, after in pairs if unknown in after and base.unknown not in before)

@@ -27,14 +27,20 @@ def renumbered(base: TokenizerFile, ids: Mapping[int, int]) -> dict[str, Any]:
     A merge stays if its two parts and its result do, in the order of the base.
     """
     pieces = {piece: ids[number] for piece, number in base.pieces.items() if number in ids}
-    spec = json.loads(json.dumps(base.spec | {"model": base.model | _model(base, pieces, ids)}))
+    spec = with_model(base, base.model | _model(base, pieces, ids), pieces)
+    if isinstance(spec.get("padding"), dict):
+        spec["padding"]["pad_id"] = pieces.get(spec["padding"]["pad_token"], 0)
+    return spec
+
+
+def with_model(base: TokenizerFile, model: Mapping[str, Any], pieces: Mapping[str, int]) -> dict[str, Any]:
+    """A copy of tokenizer.json with another model; added tokens and post-processor have the ids of `pieces`."""
+    spec: dict[str, Any] = json.loads(json.dumps(base.spec | {"model": model}))
     for token in spec.get("added_tokens") or []:
         token["id"] = pieces[token["content"]]
     spec["added_tokens"] = sorted(spec.get("added_tokens") or [], key=lambda token: int(token["id"]))
     follow(spec.get("post_processor"), pieces)
-    if isinstance(spec.get("padding"), dict):
-        spec["padding"]["pad_id"] = pieces.get(spec["padding"]["pad_token"], 0)
-    return dict(spec)
+    return spec
 
 
 def _model(base: TokenizerFile, pieces: Mapping[str, int], ids: Mapping[int, int]) -> dict[str, Any]:
