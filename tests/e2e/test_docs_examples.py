@@ -24,10 +24,13 @@ says that the road to the village is not finished yet and people wait for the sp
 
 
 def commands(page: Path) -> list[str]:
-    """Lines inside code blocks that start with `langadapt` (a `$ ` before it and a comment after it are left out)."""
+    """Lines inside code blocks that start with `langadapt` (a `$ ` before it and a comment after it are left out).
+
+    A line that ends with a backslash goes on in the next one.
+    """
     found = []
     inside = False
-    for line in page.read_text(encoding="utf-8").splitlines():
+    for line in re.sub(r" \\\n\s*", " ", page.read_text(encoding="utf-8")).splitlines():
         if line.startswith("```"):
             inside = not inside
         text = line.strip().removeprefix("$ ")

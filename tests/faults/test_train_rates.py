@@ -72,7 +72,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Case:
         "lr_probe_factors": [0.3, 1.0], "threads": 1,
     }  # fmt: skip
     langadapt.cpt(out=folder / "reference", **config)
-    return Case(config, files_of(folder / "reference"), 1.0)
+    return Case(config, files_of(folder / "reference"))
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def die_after_the_first_rate(out: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     rates.replace_durably = record_and_die
-    run_here(Path(out), Case(json.loads(sys.argv[1]), {}, 0.0), [])
+    run_here(Path(out), Case(json.loads(sys.argv[1]), {}), [])
 
 
 def test_killed_between_two_rates_the_first_is_not_tried_again(tmp_path: Path, case: Case, notes: list[str]) -> None:
