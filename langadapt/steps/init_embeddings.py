@@ -1,73 +1,35 @@
 """Give every new token a row in the embedding tables, and check the saved model"""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import AnyInput, CorpusInput, Flag, ModelInput, Reads, StepConfig, TokenizerInput, validate
-from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.config import Flag, validate
+from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes
-
-if TYPE_CHECKING:
-    from langadapt.core.types import TokenMatch
-    from langadapt.model.tables import Tables
-    from langadapt.model.token_table import TokenTable
+from langadapt.steps._init_config import InitConfig, helper_is_learned, one
 
 KIND = "model"
 SCHEMA = 1
 _BYTES_PER_VALUE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 # Python with torch and transformers loaded, before any weight.
 _PROGRAM_BYTES = 530_000_000
-# `train` needs no model: see embed/trained_helper.py.
-_HELPER = Reads(("model",), plain=True, resolver="langadapt.model.load:resolve", words=("train",))
 
 
-class Config(StepConfig):
+class Config(InitConfig):
     """What init-embeddings takes."""
-
-    model: ModelInput
-    """Base model: a folder, a .gguf file or a hub id."""
-
-    tokenizer: TokenizerInput
-    """Tokenizer made by extend-vocab, trim-vocab or train-tokenizer from this model, or any tokenizer folder."""
 
     method: Annotated[str, Flag()] = "position-weighted"
     """How rows of new tokens are made; see `langadapt list methods`."""
 
     method_options: dict[str, Any] = Field(default_factory=dict)
     """Options of the method, e.g. `method_options.skip_bare_space=false`."""
-
-    corpus: CorpusInput | None = None
-    """Text in the new language, for methods that learn from text: a corpus artifact or plain files."""
-
-    vectors: CorpusInput | None = None
-    """Word vectors of the new language: .vec, .bin of fastText, or text to train them on; by default `corpus`."""
-
-    base_vectors: CorpusInput | None = None
-    """Word vectors of a language that the base model knows, or text in it to train them on."""
-
-    dictionary: AnyInput | None = None
-    """Word pairs, `base word<TAB>new word` a line."""
-
-    helper: Annotated[str, _HELPER] | None = None
-    """A model that has the new tokenizer: a folder, a .gguf file or a hub id; `train` learns one from `corpus`."""
-
-    parallel: AnyInput | None = None
-    """Sentence pairs, `base sentence<TAB>new sentence` a line."""
-
-    counts: AnyInput | None = None
-    """Counts of token pairs, `base token<TAB>new token<TAB>count` a line."""
-
-    overlap: Literal["bytes", "string", "special"] = "bytes"
-    """Tokens of a replaced tokenizer that keep their rows: of the same bytes, of the same string, or special ones."""
 
     head_method: str | None = None
     """Another method for the head of a model whose head is a table of its own; the same method if not given."""
@@ -80,47 +42,27 @@ def run(config: Config, out: Output) -> Artifact:
     """Build the rows, write the model folder, check what was written."""
     from langadapt.embed.assemble import assemble, layout
     from langadapt.embed.checks import check_saved
-    from langadapt.embed.inputs import InitInputs
     from langadapt.embed.rowmap import save_maps
     from langadapt.model.facts import model_facts
-    from langadapt.model.matching import match
     from langadapt.model.row_origin import write_origin
-    from langadapt.model.tables import check_values, open_tables
-    from langadapt.model.token_table import TokenTable
-    from langadapt.steps._init_given import given_by, stored_table
+    from langadapt.steps._init_setting import say_match, setting
 
-    given, tokenizer = _one(out.inputs, "model"), _one(out.inputs, "tokenizer")
+    given, tokenizer = one(out.inputs, "model"), one(out.inputs, "tokenizer")
     methods = _methods(config, out.inputs)
-    tables = open_tables(given.path)
-    check_values(tables)
+    here = setting(config, out)
+    tables, tokens = here.tables, here.tokens
     if config.head_method is not None and tables.names.head is None:
         what = "no head over its vocabulary" if tables.names.headless else "one table for input and head"
         raise ConfigError(
             f"`head_method` has no use: `{given.given}` has {what}",
             hint="leave it out, or give the method in `method`",
         )
-    target = TokenTable.from_folder(tokenizer.path)
-    tokens = _with_overlap(match(tables.tokens, target, base_rows=tables.rows), tables.tokens, target, config)
-    _say_match(tokens, tables.tokens, out)
-    _check_padding(tables, tokens)
+    say_match(here)
     _say_unused(methods, out)
-    sources = given_by(out, tables, target)
     maps = {}
-    for table in ("input",) if tables.names.head is None else ("input", "head"):
-        inputs = InitInputs(
-            base=tables.tokens,
-            new_tokens=tokens.new_tokens,
-            old_rows=tables.rows,
-            population=tables.tokens.text_ids(),
-            role="tied" if tables.tied else "input" if table == "input" else "head",
-            seed=config.seed,
-            kept=tokens.kept,
-            target=target,
-            given=replace(sources, table=partial(stored_table, tables, table)),
-            progress=out.progress,
-        )
+    for table in here.table_names:
         method, options = methods[table]
-        maps[table] = method(inputs, options)
+        maps[table] = method(here.inputs(table), options)
     plan = layout(tokens, config.pad_to_multiple_of)
     assemble(tables, plan, maps, tokenizer.path, out.folder, progress=out.progress)
     save_maps(maps, out.folder)
@@ -153,58 +95,15 @@ def run(config: Config, out: Output) -> Artifact:
     return out.commit(facts)
 
 
-def _with_overlap(found: "TokenMatch", base: "TokenTable", new: "TokenTable", config: Config) -> "TokenMatch":
-    """The match with as many rows to be made as `overlap` asks for; ConfigError where ids did not move."""
-    from langadapt.model.matching import with_less_overlap
-
-    if config.overlap == "bytes":
-        return found
-    if not found.renumbered:
-        raise ConfigError(
-            "this tokenizer extends the base's: all its tokens keep their rows",
-            where="overlap",
-            hint="leave `overlap` out; it is for tokenizers that replace the base's",
-        )
-    return with_less_overlap(found, base, new, same_string=config.overlap == "string")
-
-
 def _say_unused(methods: Mapping[str, tuple[Method, Any]], out: Output) -> None:
     from langadapt.embed.inputs import unused
 
     needs = [need for method, _ in methods.values() for need in method.facts.needs]
-    learns = _helper_is_learned(out.inputs)
+    learns = helper_is_learned(out.inputs)
     for name in unused(needs, out.inputs):
         if name == "corpus" and learns:
             continue
         out.progress.warn(f"`{name}` was given, and `{methods['input'][0].name}` does not look at it")
-
-
-def _say_match(tokens: "TokenMatch", base: "TokenTable", out: Output) -> None:
-    """What became of the old tokens, where it is not simply that all are there."""
-    if not tokens.renumbered and not tokens.dropped:
-        if not tokens.new_tokens:
-            out.progress.warn("the tokenizer has no new tokens: the model is copied as it is")
-        return
-    found = ", ".join(f"{count:,} by {tier}" for tier, count in tokens.tiers.items())
-    out.progress.note(
-        f"{len(tokens.kept):,} tokens keep their rows ({found}), {len(tokens.dropped):,} are dropped, "
-        f"{len(tokens.new_tokens):,} are new"
-    )
-    special = [id for id in sorted(base.special_ids) if id not in tokens.kept]
-    if special:
-        shown = ", ".join(f"`{base.piece(id)}`" for id in special[:5])
-        out.progress.warn(f"{len(special)} special tokens of the base are not in the new tokenizer, such as {shown}")
-
-
-def _check_padding(tables: "Tables", tokens: "TokenMatch") -> None:
-    """DataError if the padding token would move in a model that counts its positions from that id."""
-    pad = tables.config.get("pad_token_id")
-    if tables.positions_from_padding and isinstance(pad, int) and tokens.kept.get(pad) != pad:
-        raise DataError(
-            f"the padding token would move from id {pad} to {tokens.kept.get(pad, 'none')}; "
-            f"`{tables.folder}` counts positions from that id, so every text would move to other positions",
-            hint="take a tokenizer whose padding token keeps its id, as extend-vocab and trim-vocab make it",
-        )
 
 
 def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
@@ -220,31 +119,16 @@ def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
     if config.head_method is not None and config.head_method != config.method:
         head = load_method("embed", config.head_method)
         chosen["head"] = (head, head.options())
-    if _helper_is_learned(given) and given.get("corpus") is None:
-        raise ConfigError(
-            "`--helper train` needs text", where="helper", hint="give text in the new language: `--corpus CORPUS`"
-        )
+    helper_is_learned(given)
     for chosen_method, _ in chosen.values():
         check_needs(chosen_method.name, chosen_method.facts.needs, given)
     return chosen
 
 
-def _helper_is_learned(given: Mapping[str, Any]) -> bool:
-    helper = given.get("helper")
-    return isinstance(helper, Input) and helper.word
-
-
-def _one(inputs: Mapping[str, Any], name: str) -> Input:
-    value = inputs[name]
-    if not isinstance(value, Input):
-        raise ConfigError(f"`{name}` is missing")
-    return value
-
-
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Size of the new model from the headers of the base and the number of new tokens."""
     methods = _methods(config, inputs)
-    model, tokenizer = _one(inputs, "model"), _one(inputs, "tokenizer")
+    model, tokenizer = one(inputs, "model"), one(inputs, "tokenizer")
     base = _model_facts(model)
     size = _new_size(model, tokenizer, base)
     from langadapt.steps._init_given import learning_seconds
