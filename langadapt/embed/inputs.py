@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from langadapt.embed.helper import Helper
+    from langadapt.embed.predicted import PredictedRows
     from langadapt.embed.trained_helper import TrainedHelper
     from langadapt.embed.vectors import WordVectors
 
@@ -34,6 +35,7 @@ NEEDS = {
     "helper": "a model that has the new tokenizer: `--helper MODEL`, or `--helper train --corpus CORPUS`",
     "parallel": "sentence pairs, `base sentence<TAB>new sentence` a line: `--parallel FILE.tsv`",
     "counts": "counts of token pairs: `--counts FILE.tsv`",
+    "rows": "rows of the new tokens: `--rows FILE.safetensors`",
 }
 # There for every method; named in `needs` so that `langadapt show method` can say what a method looks at.
 ALWAYS = ("base_tokenizer", "target_tokenizer", "base_rows")
@@ -65,6 +67,7 @@ class Given:
     dictionary: Callable[[], Iterator[tuple[str, ...]]] | None = None
     parallel: Callable[[], Iterator[tuple[str, ...]]] | None = None
     counts: Callable[[], Iterator[tuple[str, ...]]] | None = None
+    rows: "Callable[[], PredictedRows] | None" = None
     digests: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -134,6 +137,10 @@ class InitInputs:
     def counts(self) -> Iterator[tuple[str, ...]]:
         """(base token, new token, count) as they stand in the file."""
         return self._open("counts", self.given.counts)
+
+    def rows(self) -> "PredictedRows":
+        """Rows that something else predicted, from a file."""
+        return self._open("rows", self.given.rows)
 
     def has(self, need: str) -> bool:
         """Was it given? For methods that can do without."""

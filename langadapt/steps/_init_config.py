@@ -41,6 +41,9 @@ class InitConfig(StepConfig):
     counts: AnyInput | None = None
     """Counts of token pairs, `base token<TAB>new token<TAB>count` a line."""
 
+    rows: AnyInput | None = None
+    """Rows of new tokens that something else predicted: a safetensors file, see docs/methods/rows.md."""
+
     overlap: Literal["bytes", "string", "special"] = "bytes"
     """Tokens of a replaced tokenizer that keep their rows: of the same bytes, of the same string, or special ones."""
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from langadapt.embed.helper import Helper
+    from langadapt.embed.predicted import PredictedRows
     from langadapt.embed.trained_helper import TrainedHelper
     from langadapt.embed.vectors import WordVectors
     from langadapt.model.tables import Tables
@@ -55,6 +56,12 @@ def given_by(out: Output, tables: "Tables", target: "TokenTable") -> Given:
             return train_helper(texts, _tokenizer(target), target.size, digests, out.progress)
         return open_helper(there["helper"].path, target)
 
+    @cache
+    def rows() -> "PredictedRows":
+        from langadapt.embed.predicted import open_rows
+
+        return open_rows(there["rows"].path, target)
+
     return Given(
         base_tokenizer=cache(lambda: _tokenizer(tables.tokens)),
         target_tokenizer=cache(lambda: _tokenizer(target)),
@@ -65,6 +72,7 @@ def given_by(out: Output, tables: "Tables", target: "TokenTable") -> Given:
         dictionary=columns("dictionary"),
         parallel=columns("parallel"),
         counts=columns("counts"),
+        rows=rows if "rows" in there else None,
         digests={name: value.digest for name, value in there.items()},
     )
 
