@@ -43,6 +43,17 @@ def vocabulary_of(content: dict[str, Any], file: Path) -> Iterable[tuple[str, An
     raise DataError(f"`{file}` has no vocabulary")
 
 
+def merges_of(model: dict[str, Any], file: Path) -> list[tuple[str, str]]:
+    """The merges of a BPE in rank order, written `["a", "b"]` or `"a b"`; DataError for an entry that is none."""
+    vocabulary, found = model["vocab"], []
+    for entry in model.get("merges") or ():
+        pair = tuple(entry.split(" ")) if isinstance(entry, str) else tuple(entry)
+        if len(pair) != 2 or not {pair[0], pair[1], pair[0] + pair[1]} <= vocabulary.keys():
+            raise DataError(f"`{file}`: the merge {entry!r} does not join two tokens of the vocabulary into a third")
+        found.append((pair[0], pair[1]))
+    return found
+
+
 @dataclass(frozen=True)
 class _Whole:
     """A model that takes a pre-token as it is spelled."""
@@ -82,14 +93,11 @@ def _bpe(model: dict[str, Any], file: Path) -> BareModel:
     from tokenizers import Tokenizer
     from tokenizers.models import BPE
 
-    vocabulary = model["vocab"]
-    merges = []
-    for entry in model.get("merges") or ():
-        pair = tuple(entry.split(" ")) if isinstance(entry, str) else tuple(entry)
-        if len(pair) != 2 or not {pair[0], pair[1], pair[0] + pair[1]} <= vocabulary.keys():
-            raise DataError(f"`{file}`: the merge {entry!r} does not join two tokens of the vocabulary into a third")
-        merges.append(pair)
-    return _Whole(Tokenizer(BPE(vocab=vocabulary, merges=merges, byte_fallback=bool(model.get("byte_fallback")))))
+    return _Whole(
+        Tokenizer(
+            BPE(vocab=model["vocab"], merges=merges_of(model, file), byte_fallback=bool(model.get("byte_fallback")))
+        )
+    )
 
 
 def _unigram(model: dict[str, Any], file: Path) -> BareModel:
