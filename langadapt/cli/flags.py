@@ -25,7 +25,7 @@ _QUANTITIES: dict[Callable[[object], object], tuple[str, str]] = {
     get_args(Lang)[1].func: ("LANG", ""),
 }
 # Fields that hold the name of a method, and the room whose methods they choose from.
-_METHOD_ROOMS = {"strategy": "select", "method": "embed", "head_method": "embed"}
+_METHOD_ROOMS = {"strategy": "select", "method": "embed", "head_method": "embed", "methods": "embed"}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,49 @@ VERSIONED = ("langadapt", "torch", "transformers", "tokenizers", "safetensors", 
 
 
 _STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
+
+
+@dataclass
+class Spent:
+    """Seconds of a stretch of work, and the memory it took above what the process held before (None: not known)."""
+
+    seconds: float = 0.0
+    memory_bytes: int | None = None
+
+
+# The highest memory that was seen before the system was told to count anew.
+_earlier = Spent(memory_bytes=0)
+
+
+@contextmanager
+def spending() -> Iterator[Spent]:
+    """What the work inside the block takes. Not for blocks inside each other: the inner one counts anew (Linux)."""
+    spent, began = Spent(), time.monotonic()
+    before = _count_anew()
+    yield spent
+    spent.seconds = time.monotonic() - began
+    if before is not None:
+        spent.memory_bytes = max(0, _status("VmHWM") - before)
+
+
+def _count_anew() -> int | None:
+    """Memory held now, from where the peak is counted from now on; None where the system cannot."""
+    _earlier.memory_bytes = peak_memory_bytes()
+    try:
+        _RESET.write_text("5", encoding="ascii")
+    except OSError:
+        return None
+    return _status("VmRSS") or None
+
+
+def _status(name: str) -> int:
+    """A line of the kernel's account of this process, in bytes; 0 without one."""
+    try:
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def peak_memory_bytes() -> int:
@@ -21,13 +67,8 @@ def peak_memory_bytes() -> int:
     Linux keeps it in /proc. Its getrusage goes on from what the starting process held before it became this one, so a
     small program that a large one starts would seem large.
     """
-    try:
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
+    if held := _status("VmHWM"):
+        return max(held, _earlier.memory_bytes or 0)
     # macOS counts bytes, others kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

@@ -108,13 +108,13 @@ def assemble(
     Rows are computed in float32 and cast once, to the stored dtype; old rows are copied as stored.
     """
     stored = tables.stored
-    replace = {stored.input: lambda: _longer(tables, stored.input, maps["input"], plan)}
+    replace = {stored.input: lambda: longer(tables, stored.input, maps["input"], plan)}
     if stored.head is not None:
         head = stored.head
-        replace[head] = lambda: _longer(tables, head, maps["head"], plan)
+        replace[head] = lambda: longer(tables, head, maps["head"], plan)
     if stored.bias is not None:
         bias = stored.bias
-        replace[bias] = lambda: _longer_bias(tables, bias, maps["head" if "head" in maps else "input"], plan)
+        replace[bias] = lambda: longer_bias(tables, bias, maps["head" if "head" in maps else "input"], plan)
     # a head that is the input table needs no second copy; other files hold one, and so will these
     drop = tuple(name for name, main in tables.copies.items() if tables.tied and name in HEADS and main == stored.input)
     replace |= {name: replace[main] for name, main in tables.copies.items() if name not in drop}
@@ -134,7 +134,8 @@ def assemble(
     )
 
 
-def _longer(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torch.Tensor":
+def longer(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torch.Tensor":
+    """The stored table `name` with its new rows and padding [rows, width], in the stored dtype."""
     import torch
 
     old = tables.weights.read(name)
@@ -148,7 +149,8 @@ def _longer(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torch.Ten
     return longer
 
 
-def _longer_bias(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torch.Tensor":
+def longer_bias(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torch.Tensor":
+    """The same for the head's bias, in its stored shape."""
     import torch
 
     old = tables.weights.read(name).flatten()

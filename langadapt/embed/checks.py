@@ -156,7 +156,7 @@ def _rows(table: str, old: torch.Tensor, new: torch.Tensor, plan: Layout, rows: 
     ]
 
 
-def _old_sequences(base: Tables, plan: Layout) -> list[list[int]]:
+def old_sequences(base: Tables, plan: Layout) -> list[list[int]]:
     """Texts in old tokens, and one sequence of ids spread over the old vocabulary; without tokens that were dropped."""
     ids = [id for id in base.tokens.text_ids().tolist() if id in plan.kept_ids]
     ids = ids or sorted(plan.kept_ids)  # no text token may have kept its row: then the special ones must do
@@ -204,7 +204,7 @@ def _hidden(folder: Path, dtype: torch.dtype, sequences: Sequence[Sequence[int]]
 def _compare_models(base: Tables, saved: Tables, plan: Layout, progress: Progress) -> tuple[torch.Tensor, list[Check]]:
     """Load both models, one after the other, and compare what they compute on old tokens."""
     dtype: torch.dtype = getattr(torch, base.dtype)
-    sequences = _old_sequences(base, plan)
+    sequences = old_sequences(base, plan)
     task = progress.start("checking the saved model", total=2, unit="models")
     before, _ = _hidden(base.folder, dtype, sequences)
     if not all(bool(torch.isfinite(states).all()) for states in before):

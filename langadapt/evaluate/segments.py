@@ -68,9 +68,15 @@ class ScoringSet:
 
 
 def choose_segments(
-    documents: Iterable[Document], *, set_bytes: int, segment_bytes: int, seed: int, name: str
+    documents: Iterable[Document],
+    *,
+    set_bytes: int,
+    segment_bytes: int,
+    seed: int,
+    name: str,
+    wanted: int = WANTED_SEGMENTS,
 ) -> ScoringSet:
-    """Take one segment a document, then a second of each, until `set_bytes` and WANTED_SEGMENTS are reached.
+    """Take one segment a document, then a second of each, until `set_bytes` and `wanted` segments are reached.
 
     Which documents come first, and which of their segments, is decided by a hash of (seed, set name, document id,
     segment), so adding a document moves few of the others. Less text than that is used whole. DataError if there
@@ -91,7 +97,7 @@ def choose_segments(
     chosen: list[Segment] = []
     total = 0
     for _, _, segment in sorted(queue, key=lambda entry: entry[:2]):
-        if total >= set_bytes and len(chosen) >= WANTED_SEGMENTS:
+        if total >= set_bytes and len(chosen) >= wanted:
             break
         chosen.append(segment)
         total += segment.end - segment.start

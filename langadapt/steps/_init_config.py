@@ -44,6 +44,9 @@ class InitConfig(StepConfig):
     rows: AnyInput | None = None
     """Rows of new tokens that something else predicted: a safetensors file, see docs/methods/rows.md."""
 
+    source_text: CorpusInput | None = None
+    """Text in a language that the base model knows, to score on: for compare-embeddings and `--method auto`."""
+
     overlap: Literal["bytes", "string", "special"] = "bytes"
     """Tokens of a replaced tokenizer that keep their rows: of the same bytes, of the same string, or special ones."""
 

@@ -13,6 +13,7 @@ from langadapt.core.inputs import Input, Inputs
 from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes
+from langadapt.steps._init_auto import AUTO, auto_candidates, compare_all, with_auto
 from langadapt.steps._init_config import InitConfig, helper_is_learned, one
 
 KIND = "model"
@@ -26,7 +27,7 @@ class Config(InitConfig):
     """What init-embeddings takes."""
 
     method: Annotated[str, Flag()] = "position-weighted"
-    """How rows of new tokens are made; see `langadapt list methods`."""
+    """How rows of new tokens are made; see `langadapt list methods`. `auto` compares all that it can."""
 
     method_options: dict[str, Any] = Field(default_factory=dict)
     """Options of the method, e.g. `method_options.skip_bare_space=false`."""
@@ -45,10 +46,12 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.embed.rowmap import save_maps
     from langadapt.model.facts import model_facts
     from langadapt.model.row_origin import write_origin
+    from langadapt.steps._compare_result import facts_of
     from langadapt.steps._init_setting import say_match, setting
 
     given, tokenizer = one(out.inputs, "model"), one(out.inputs, "tokenizer")
-    methods = _methods(config, out.inputs)
+    able = auto_candidates(out.inputs, config.method_options, config.head_method) if config.method == AUTO else None
+    methods = {} if able else _methods(config, out.inputs)
     here = setting(config, out)
     tables, tokens = here.tables, here.tokens
     if config.head_method is not None and tables.names.head is None:
@@ -58,7 +61,12 @@ def run(config: Config, out: Output) -> Artifact:
             hint="leave it out, or give the method in `method`",
         )
     say_match(here)
-    _say_unused(methods, out)
+    compared = compare_all(here, able, out, config.pad_to_multiple_of) if able else None
+    if compared is not None:
+        config = config.model_copy(update={"method": compared.choice.name})
+        methods = _methods(config, out.inputs)
+    else:
+        _say_unused(methods, out)
     maps = {}
     for table in here.table_names:
         method, options = methods[table]
@@ -92,7 +100,7 @@ def run(config: Config, out: Output) -> Artifact:
         "head_mass_nats_highest": found.head_mass_highest,
         "checks": len(found.checks),
     }
-    return out.commit(facts)
+    return out.commit(facts if compared is None else facts | {"auto": facts_of(compared)})
 
 
 def _say_unused(methods: Mapping[str, tuple[Method, Any]], out: Output) -> None:
@@ -104,6 +112,8 @@ def _say_unused(methods: Mapping[str, tuple[Method, Any]], out: Output) -> None:
         if name == "corpus" and learns:
             continue
         out.progress.warn(f"`{name}` was given, and `{methods['input'][0].name}` does not look at it")
+    if out.inputs.get("source_text") is not None:
+        out.progress.warn("`source_text` was given, and only `--method auto` looks at it")
 
 
 def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
@@ -126,8 +136,15 @@ def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
 
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:
-    """Size of the new model from the headers of the base and the number of new tokens."""
-    methods = _methods(config, inputs)
+    """Size of the new model from the headers of the base and the number of new tokens; `auto` costs a comparison."""
+    if config.method == AUTO:
+        able = auto_candidates(inputs, config.method_options, config.head_method)
+        return with_auto(_writing(config, inputs, {}), able, inputs)
+    return _writing(config, inputs, _methods(config, inputs))
+
+
+def _writing(config: Config, inputs: Inputs, methods: Mapping[str, tuple[Method, Any]]) -> Estimate:
+    """The price of one method and of the model folder."""
     model, tokenizer = one(inputs, "model"), one(inputs, "tokenizer")
     base = _model_facts(model)
     size = _new_size(model, tokenizer, base)
@@ -209,8 +226,9 @@ def _size(folder: Path, base: Mapping[str, Any]) -> int:
 def table(artifact: Artifact) -> Table:
     """What a person wants to see after the step."""
     facts = artifact.facts
+    chosen = " (auto, see comparison.json)" if "auto" in facts else ""
     rows = (
-        ("method", str(facts["method"])),
+        ("method", f"{facts['method']}{chosen}"),
         ("rows", f"{facts['old_rows']:,} -> {facts['rows']:,}"),
         ("new tokens", f"{facts['added']:,}"),
         *([("dropped tokens", f"{facts['dropped']:,}")] if facts["dropped"] else []),

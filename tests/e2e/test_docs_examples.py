@@ -149,3 +149,26 @@ def test_the_examples_of_try_and_tokenizer_run(
     captured = capsys.readouterr()
     assert left.value.code in (0, None), captured.err
     assert captured.out.strip()
+
+
+def test_the_examples_of_compare_embeddings_run(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from langadapt.cli.app import main
+    from tests.fixtures.extended import extended_tokenizer
+
+    (tmp_path / "MODEL").symlink_to(tiny)
+    extended_tokenizer(tiny, tmp_path / "runs" / "tokenizer")
+    (tmp_path / "data").mkdir()
+    for lang, words in (("hu", GREEK), ("en", ENGLISH)):  # 2 % of the lines are held out
+        (tmp_path / "data" / lang).write_text("\n".join(sentences(words, 400, 7)) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    examples = commands(ROOT / "docs" / "compare-embeddings.md")
+    assert len(examples) == 2
+    for text in examples:
+        with pytest.raises(SystemExit) as left:
+            main([*shlex.split(text)[1:], "--target-bytes", "300", "--source-bytes", "300", "--json"])
+        captured = capsys.readouterr()
+        assert left.value.code in (0, None), captured.err
+        facts = json.loads(captured.out)["facts"]
+        assert facts["pick"] in facts["bits_per_byte"]

@@ -380,14 +380,14 @@ def test_a_failed_check_stops_the_step(tiny: Path, tmp_path: Path, monkeypatch: 
     """Break the writing on purpose: the step must notice on the saved files and leave nothing behind."""
     from langadapt.embed import assemble
 
-    good = assemble._longer
+    good = assemble.longer
 
     def off_by_one(*arguments: Any) -> torch.Tensor:
         table = good(*arguments)
         table[17] += 1e-6
         return table
 
-    monkeypatch.setattr(assemble, "_longer", off_by_one)
+    monkeypatch.setattr(assemble, "longer", off_by_one)
     with pytest.raises(LangadaptError, match="old rows are the same bits"):
         initialise(tiny, tmp_path)
     assert not (tmp_path / "out").exists()
