@@ -31,7 +31,7 @@ from tests.fixtures.extended import extended_tokenizer
 from tests.fixtures.families import FAMILIES, family_tokenizer
 from tests.fixtures.given import World, permuted_tokenizer, some_table, world
 from tests.fixtures.pieces import wordpiece_tokenizer
-from tests.fixtures.tiny import tiny_corpus, tiny_model
+from tests.fixtures.tiny import tiny_corpus, tiny_model, tiny_text
 
 SMALL = {"target_bytes": 900, "source_bytes": 600, "segment_bytes": 75, "bootstrap_samples": 200, "hidden_share": 0.1}
 
