@@ -113,11 +113,11 @@ def _told(path: Path, base: TokenTable) -> tuple[dict[str, Any], Mapping[int, di
     header: dict[str, Any] = {}
     told = {}
     for number, entry in enumerate(read_json_lines(path)):
-        if number == 0 and "old_tokens" in entry:
+        if number == 0 and "vocabulary_before" in entry:
             header = entry
-            if entry["old_tokens"] != base.size:
+            if entry["vocabulary_before"] != base.size:
                 raise DataError(
-                    f"`{path.parent}` was made for another model: its base has {entry['old_tokens']:,} tokens, "
+                    f"`{path.parent}` was made for another model: its base has {entry['vocabulary_before']:,} tokens, "
                     f"`{base.folder}` has {base.size:,}",
                     hint=f"extend this model's own vocabulary: langadapt extend-vocab {base.folder} CORPUS --out DIR",
                 )

@@ -39,7 +39,7 @@ def estimate(config: "Config", inputs: Inputs) -> Estimate:
         "guard_langs": langs_of(guards),
     }
     if expected.old is not None:
-        facts |= {"old_tokens": expected.old, "new_tokens": expected.new}
+        facts |= {"vocabulary_before": expected.old, "vocabulary_after": expected.new}
     return Estimate(
         seconds=predict.seconds(target, protected, expected.added),
         memory_bytes=predict.memory_bytes(target, protected),

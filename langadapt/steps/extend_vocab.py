@@ -22,7 +22,7 @@ from langadapt.steps._vocabulary import LOADED_TEXTS, guard_of, lang_of, langs_o
 __all__ = ["KIND", "SCHEMA", "Config", "estimate", "run", "table"]
 
 KIND = "tokenizer"
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Config(StepConfig):
@@ -137,9 +137,9 @@ def run(config: Config, out: Output) -> Artifact:
     map_lines = slots.map_lines(
         grown,
         config.mode,
-        old_tokens=base.next_id,
+        vocabulary_before=base.next_id,
         old_rows=rows,
-        new_size=new.next_id,
+        vocabulary_after=new.next_id,
         old_splits=slots.splits(base, new, gone),
     )
     write_json_lines(out.folder / "vocab_map.jsonl", map_lines)
@@ -156,8 +156,8 @@ def run(config: Config, out: Output) -> Artifact:
         "lang": config.lang or lang_of(corpora[0]),
         "family": family.name,
         "mode": config.mode,
-        "old_tokens": base.next_id,
-        "new_tokens": new.next_id,
+        "vocabulary_before": base.next_id,
+        "vocabulary_after": new.next_id,
         "old_rows": rows,
         "added": len(growth.tokens),
         "missing": missing,
@@ -199,7 +199,7 @@ def table(artifact: Artifact) -> Table:
     facts = artifact.facts
     words, sizes = facts["tokens_per_word"], facts["bytes_per_token"]
     rows = [
-        ("tokens in the vocabulary", f"{facts['old_tokens']:,}", f"{facts['new_tokens']:,}"),
+        ("tokens in the vocabulary", f"{facts['vocabulary_before']:,}", f"{facts['vocabulary_after']:,}"),
         ("tokens per word", *_pair(words)),
         ("bytes per token", *_pair(sizes)),
     ]

@@ -202,11 +202,11 @@ def _new_size(model: Input, tokenizer: Input, base: Mapping[str, Any]) -> tuple[
     old_rows = int(base["rows"])
     facts = tokenizer.facts
     if "added" in facts and not facts.get("renumbered"):
-        size = facts.get("new_tokens", _size(model.path, base) + int(facts["added"]))
+        size = facts.get("vocabulary_after", _size(model.path, base) + int(facts["added"]))
         return max(old_rows, int(size)), int(facts["added"])
     if not (tokenizer.exists and model.exists):
-        known = "added" in facts and "new_tokens" in facts
-        return (int(facts["new_tokens"]), int(facts["added"])) if known else None
+        known = "added" in facts and "vocabulary_after" in facts
+        return (int(facts["vocabulary_after"]), int(facts["added"])) if known else None
     from langadapt.model.matching import match
     from langadapt.model.token_table import TokenTable
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from langadapt.vocab.tokenizer_file import TokenizerFile
 
 KIND = "tokenizer"
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Config(StepConfig):
@@ -88,8 +88,8 @@ def run(config: Config, out: Output) -> Artifact:
     header = {
         "mode": "new-tokenizer",
         "old_rows": rows,
-        "old_tokens": base.next_id,
-        "new_size": new.next_id,
+        "vocabulary_before": base.next_id,
+        "vocabulary_after": new.next_id,
         "family": made.family,
     }
     write_json_lines(out.folder / "vocab_map.jsonl", fresh.map_lines(header, growth, relation.kept))
@@ -104,8 +104,8 @@ def run(config: Config, out: Output) -> Artifact:
             "langs": langs_of(corpora),
             "family": made.family,
             "level": config.level,
-            "old_tokens": base.next_id,
-            "new_tokens": relation.new_rows,
+            "vocabulary_before": base.next_id,
+            "vocabulary_after": relation.new_rows,
             "old_rows": rows,
             "added": len(relation.new_tokens),
             "dropped": len(relation.dropped),
@@ -225,7 +225,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     if config.family == "byte-bpe":
         facts["family"] = "byte-bpe"
     if config.level == "bpe":
-        facts["new_tokens"] = config.size
+        facts["vocabulary_after"] = config.size
     return Estimate(
         seconds=9 + text / 1_000_000 + config.size / 1000,
         memory_bytes=600_000_000 + 12 * text,
@@ -244,7 +244,7 @@ def table(artifact: Artifact) -> Table:
         return ("-" if before is None else f"{before:.2f}", "-" if after is None else f"{after:.2f}")
 
     rows = (
-        ("tokens in the vocabulary", f"{facts['old_tokens']:,}", f"{facts['new_tokens']:,}"),
+        ("tokens in the vocabulary", f"{facts['vocabulary_before']:,}", f"{facts['vocabulary_after']:,}"),
         ("tokens per word", *pair("tokens_per_word")),
         ("bytes per token", *pair("bytes_per_token")),
     )

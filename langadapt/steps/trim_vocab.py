@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from langadapt.vocab.trimming import Trimmed
 
 KIND = "tokenizer"
-SCHEMA = 1
+SCHEMA = 2
 
 _BYTES_PER_VALUE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -86,8 +86,8 @@ def run(config: Config, out: Output) -> Artifact:
     facts = {
         "langs": langs_of(corpora),
         "family": family,
-        "old_tokens": base.next_id,
-        "new_tokens": relation.new_rows,
+        "vocabulary_before": base.next_id,
+        "vocabulary_after": relation.new_rows,
         "old_rows": tables["rows"],
         "added": len(relation.new_tokens),
         "renumbered": True,
@@ -157,8 +157,8 @@ def _map_lines(
     header: dict[str, object] = {
         "mode": "trim",
         "old_rows": tables["rows"],
-        "old_tokens": base.next_id,
-        "new_size": len(ids),
+        "vocabulary_before": base.next_id,
+        "vocabulary_after": len(ids),
         "family": family,
     }
     lines: list[dict[str, object]] = [
@@ -181,7 +181,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     tokens = _tokens(model)
     facts: dict[str, object] = {"langs": langs_of(corpora), "words_changed": 0} if config.size is None else {}
     if config.size is not None:
-        facts |= {"new_tokens": config.size, "added": 0, "renumbered": True}
+        facts |= {"vocabulary_after": config.size, "added": 0, "renumbered": True}
     rows = [("text", show_bytes(text)), ("tokens now", "-" if tokens is None else f"{tokens:,}")]
     if config.size is not None:
         rows.append(("tokens to keep", f"{config.size:,}"))
@@ -207,7 +207,7 @@ def table(artifact: Artifact) -> Table:
     """Before and after."""
     facts = artifact.facts
     rows = [
-        ("tokens in the vocabulary", f"{facts['old_tokens']:,}", f"{facts['new_tokens']:,}"),
+        ("tokens in the vocabulary", f"{facts['vocabulary_before']:,}", f"{facts['vocabulary_after']:,}"),
         *(
             (name, *("-" if facts[key][side] is None else f"{facts[key][side]:.2f}" for side in ("base", "adapted")))
             for name, key in (("tokens per word", "tokens_per_word"), ("bytes per token", "bytes_per_token"))

@@ -116,9 +116,9 @@ def map_lines(
     grown: Grown,
     mode: str,
     *,
-    old_tokens: int,
+    vocabulary_before: int,
     old_rows: int,
-    new_size: int,
+    vocabulary_after: int,
     old_splits: Mapping[str, Sequence[str]],
 ) -> list[dict[str, object]]:
     """The lines of vocab_map.jsonl: a header, then one for each new token.
@@ -130,8 +130,8 @@ def map_lines(
     growth, gone = grown.growth, grown.gone
     header: dict[str, object] = {
         "old_rows": old_rows,
-        "old_tokens": old_tokens,
-        "new_size": new_size,
+        "vocabulary_before": vocabulary_before,
+        "vocabulary_after": vocabulary_after,
         "family": grown.family.name,
     }
     if mode != "append":

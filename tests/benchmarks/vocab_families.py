@@ -92,7 +92,7 @@ def run_verb(mode: str, family: str, lang: str, model: str, work: Path, out: Pat
         more |= caps | {"max_guard_bytes": GUARD_BYTES}
         made = langadapt.extend_vocab(out=out, model=model, corpus=target, guard=guards, lang=lang, size=SIZE, **more)
     checks = json.loads((out / "checks.json").read_text(encoding="utf-8"))["checks"]
-    facts = {key: made.facts.get(key) for key in ("added", "missing", "stepping_stones", "new_tokens", "dropped")}
+    facts = {key: made.facts.get(key) for key in ("added", "missing", "stepping_stones", "vocabulary_after", "dropped")}
     return facts | {"unreachable": checks["reachable"]["broken"] if "reachable" in checks else None}
 
 
@@ -118,7 +118,7 @@ def _free(target: Path, model: str, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True)
     tokenizer_file.write(base, growth.merges, folder, out)
     new = tokenizer_file.read(out)
-    found = {"added": len(growth.tokens), "missing": growth.notes["missing"], "new_tokens": new.next_id}
+    found = {"added": len(growth.tokens), "missing": growth.notes["missing"], "vocabulary_after": new.next_id}
     return found | {"unreachable": len(reachable(base, new).broken), "stepping_stones": len(growth.stepping_stones)}
 
 

@@ -102,7 +102,7 @@ def test_a_model_alone_is_extended_and_both_files_reach_the_model(llama: Path, c
     )
     assert artifact.facts["sentencepiece"] == "tokenizer.model" and artifact.facts["added"] == 20
     written = spm_model.read(artifact.path / "tokenizer.model")
-    assert len(written.pieces) == artifact.facts["new_tokens"]
+    assert len(written.pieces) == artifact.facts["vocabulary_after"]
     adapted = langadapt.init_embeddings(out=corpora / "alone-model", model=given, tokenizer=artifact.path)
     assert json.loads((adapted.path / "config.json").read_text(encoding="utf-8"))["vocab_size"] == 460
     for name in ("tokenizer.json", "tokenizer.model"):
@@ -147,7 +147,7 @@ def test_roles_follow_when_their_ids_move(llama: Path):
 def test_trim_vocab_writes_the_model_and_train_tokenizer_says_why_not(llama: Path, corpora: Path):
     artifact = langadapt.trim_vocab(out=corpora / "trimmed", model=llama, corpora=[corpora / "hu"])
     assert artifact.facts["sentencepiece"] == "tokenizer.model"
-    assert len(spm_model.read(artifact.path / "tokenizer.model").pieces) == artifact.facts["new_tokens"]
+    assert len(spm_model.read(artifact.path / "tokenizer.model").pieces) == artifact.facts["vocabulary_after"]
     notes: list[str] = []
     fresh = langadapt.train_tokenizer(
         out=corpora / "fresh",

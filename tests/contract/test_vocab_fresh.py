@@ -123,7 +123,7 @@ def test_the_verb_repeats_itself_and_says_what_it_did(made: Artifact, tiny: Path
     again = langadapt.train_tokenizer(model=tiny, corpora=[corpus], lang="hu", size=420, out=tmp_path / "t")
     assert (again.path / "artifact.json").read_bytes() == (made.path / "artifact.json").read_bytes()
     facts = made.facts
-    assert facts["new_tokens"] == 420 and facts["lang"] == "hu" and facts["digits_apart"] is True
+    assert facts["vocabulary_after"] == 420 and facts["lang"] == "hu" and facts["digits_apart"] is True
     assert facts["tokens_per_word"]["adapted"] < 0.4 * facts["tokens_per_word"]["base"]
     old, new = load_tokenizer(tiny), load_tokenizer(made.path)
     assert new.chat_template == old.chat_template and new.eos_token == old.eos_token and len(new) == 420

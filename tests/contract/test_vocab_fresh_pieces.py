@@ -128,7 +128,7 @@ def test_the_verb_keeps_the_family_and_what_transformers_loads(place: Path, fami
     artifact = langadapt.train_tokenizer(out=place / f"{family}-fresh", **options)
     facts = artifact.facts
     assert facts["family"] == family.replace("xlmr", "unigram").replace("t5", "unigram")
-    assert facts["new_tokens"] <= 300 and facts["kept_by"]["bytes"] > 30 and FOLDERS[family] is not None
+    assert facts["vocabulary_after"] <= 300 and facts["kept_by"]["bytes"] > 30 and FOLDERS[family] is not None
     tokenizer = AutoTokenizer.from_pretrained(str(artifact.path))
     assert type(tokenizer) is type(AutoTokenizer.from_pretrained(str(model)))
     shown = tokenizer.decode(tokenizer("a ház a dombon áll")["input_ids"], skip_special_tokens=True)

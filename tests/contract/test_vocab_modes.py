@@ -297,9 +297,9 @@ def test_the_map_tells_what_each_id_was_and_what_its_text_is_now(taken):
     header, *lines = slots.map_lines(
         grown,
         "same-size",
-        old_tokens=9,
+        vocabulary_before=9,
         old_rows=9,
-        new_size=9,
+        vocabulary_after=9,
         old_splits=slots.splits(base, new, [*grown.gone.values()]),
     )
     assert header["mode"] == "same-size" and len(lines) == 40

@@ -52,7 +52,7 @@ def extend(place: Path, family: str, name: str, **more):
 def test_unused_pieces_are_replaced_and_init_embeddings_knows_which(place: Path, family: str) -> None:
     artifact, notes = extend(place, family, "same", mode="same-size")
     facts = artifact.facts
-    assert facts["added"] == facts["given_up"] == 20 and facts["old_tokens"] == facts["new_tokens"]
+    assert facts["added"] == facts["given_up"] == 20 and facts["vocabulary_before"] == facts["vocabulary_after"]
     assert facts["guarded_types_changed"] == facts["unreachable"] == 0
     assert sum(facts["given_up_by_script"].values()) == 20 and facts["held_out_lines_same_ids"] == 1.0
     assert any("20 old tokens are given up (" in note for note in notes)

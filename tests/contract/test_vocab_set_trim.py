@@ -101,7 +101,7 @@ def test_the_step_writes_what_transformers_loads(place: Path, family: str) -> No
     assert facts["words_changed"] == 0 and facts["dropped"] > 40 and facts["added"] == 0
     assert facts["held_out_lines_same_ids"] == 1.0 and FOLDERS[family] is not None
     before, after = (AutoTokenizer.from_pretrained(str(path)) for path in (place / family, artifact.path))
-    assert len(after) == facts["new_tokens"] == len(before) - facts["dropped"]
+    assert len(after) == facts["vocabulary_after"] == len(before) - facts["dropped"]
     line = "the house stands on the hill"
     ids = [before(line)["input_ids"], after(line)["input_ids"]]
     assert before.convert_ids_to_tokens(ids[0]) == after.convert_ids_to_tokens(ids[1]) and ids[0] != ids[1]

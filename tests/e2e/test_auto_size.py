@@ -20,4 +20,4 @@ def test_a_recipe_finds_the_size_and_makes_as_many_rows(tmp_path: Path, tiny: Pa
     assert made.facts["added"] == found["size"] and 100 <= found["size"] <= 700, found
     assert json.loads(made.file("curve.json").read_text())["auto"] == found
     rows = open_artifact((steps / "init").resolve()).facts["rows"]
-    assert rows == made.facts["new_tokens"] == made.facts["old_tokens"] + found["size"]
+    assert rows == made.facts["vocabulary_after"] == made.facts["vocabulary_before"] + found["size"]

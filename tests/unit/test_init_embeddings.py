@@ -125,7 +125,7 @@ def test_tokenizer_made_for_another_model(tiny: Path, tokenizer: Path, tmp_path:
     content["model"]["vocab"] = {piece: id + (id > 200) for piece, id in content["model"]["vocab"].items()}
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
-    (tmp_path / "t" / "vocab_map.jsonl").write_text('{"old_tokens": 358}\n', encoding="utf-8")
+    (tmp_path / "t" / "vocab_map.jsonl").write_text('{"vocabulary_before": 358}\n', encoding="utf-8")
     with pytest.raises(DataError, match="does not extend the vocabulary"):
         langadapt.init_embeddings(out=tmp_path / "o", model=tiny, tokenizer=tmp_path / "t")
 

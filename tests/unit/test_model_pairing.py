@@ -146,7 +146,7 @@ def test_the_table_of_a_new_tokenizer_is_padded_as_the_base_was(
 def test_a_map_that_disagrees_with_the_files_is_refused(tiny: Path, tmp_path: Path) -> None:
     folder = edited(tiny, tmp_path / "t", permuted)
     base = table(tiny)
-    header = {"mode": "trim", "old_tokens": base.size}
+    header = {"mode": "trim", "vocabulary_before": base.size}
     for old, problem in ((357, None), (300, "says that 0 was 300")):
         lines = [header, {"id": 0, "old_id": old}]
         (folder / "vocab_map.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -155,7 +155,7 @@ def test_a_map_that_disagrees_with_the_files_is_refused(tiny: Path, tmp_path: Pa
         else:
             with pytest.raises(DataError, match=problem):
                 match(base, table(folder), base_rows=base.size)
-    (folder / "vocab_map.jsonl").write_text('{"old_tokens": 358}\n', encoding="utf-8")
+    (folder / "vocab_map.jsonl").write_text('{"vocabulary_before": 358}\n', encoding="utf-8")
     with pytest.raises(DataError, match="does not extend the vocabulary"):
         match(base, table(folder), base_rows=base.size)
 

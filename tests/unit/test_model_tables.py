@@ -102,7 +102,7 @@ def test_other_families_are_refused_by_name(family: str, tmp_path: Path) -> None
 def test_match_finds_what_is_new_and_reads_the_vocabulary_map(tiny: Path, tmp_path: Path) -> None:
     folder = extended_tokenizer(tiny, tmp_path / "t")
     base = TokenTable.from_folder(tiny)
-    lines = [{"old_tokens": base.size}, {"id": base.size, "count": 7, "reason": "merge 0"}]
+    lines = [{"vocabulary_before": base.size}, {"id": base.size, "count": 7, "reason": "merge 0"}]
     (folder / "vocab_map.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     found = match(base, TokenTable.from_folder(folder), base_rows=base.size)
     assert [token.content for token in found.new_tokens] == [b"sz", b"sze", b" sze", "ú".encode(), b"szesz"]
@@ -114,10 +114,10 @@ def test_match_finds_what_is_new_and_reads_the_vocabulary_map(tiny: Path, tmp_pa
 def test_match_refuses_a_tokenizer_of_another_model(tiny: Path, tmp_path: Path) -> None:
     folder = extended_tokenizer(tiny, tmp_path / "t")
     base = TokenTable.from_folder(tiny)
-    (folder / "vocab_map.jsonl").write_text('{"old_tokens": 128256}\n', encoding="utf-8")
+    (folder / "vocab_map.jsonl").write_text('{"vocabulary_before": 128256}\n', encoding="utf-8")
     with pytest.raises(DataError, match="its base has 128,256 tokens"):
         match(base, TokenTable.from_folder(folder), base_rows=base.size)
-    (folder / "vocab_map.jsonl").write_text('{"old_tokens": 358}\n', encoding="utf-8")
+    (folder / "vocab_map.jsonl").write_text('{"vocabulary_before": 358}\n', encoding="utf-8")
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     vocabulary = content["model"]["vocab"]

@@ -67,8 +67,8 @@ def test_the_step_reports_what_it_did_and_repeats_itself(
     trimmed: Artifact, late: Path, corpus: Path, tmp_path: Path
 ) -> None:
     facts = trimmed.facts
-    assert facts["old_tokens"] == 358 and facts["words_changed"] == 0 and facts["added"] == 0
-    assert facts["dropped"] == 358 - facts["new_tokens"] > 30
+    assert facts["vocabulary_before"] == 358 and facts["words_changed"] == 0 and facts["added"] == 0
+    assert facts["dropped"] == 358 - facts["vocabulary_after"] > 30
     assert facts["parameters_saved"] == 2 * 32 * facts["dropped"] and facts["bytes_saved"] == 8 * 32 * facts["dropped"]
     assert facts["held_out_lines_same_ids"] == 1.0
     again = langadapt.trim_vocab(model=late, corpora=[corpus], out=tmp_path / "b")
@@ -84,7 +84,7 @@ def test_rows_config_and_generation_config_follow(made: Artifact, trimmed: Artif
         assert old.tokens.bytes_of(line["old_id"]) == new.tokens.bytes_of(line["id"])
         for read in ("read_input", "read_head", "read_bias"):
             assert torch.equal(getattr(old, read)()[line["old_id"]], getattr(new, read)()[line["id"]])
-    assert new.rows == len(lines) == trimmed.facts["new_tokens"]
+    assert new.rows == len(lines) == trimmed.facts["vocabulary_after"]
     tokenizer = load_tokenizer(made.path)
     generation = json.loads((made.path / "generation_config.json").read_text(encoding="utf-8"))
     end, begin, pad = (tokenizer.convert_tokens_to_ids(piece) for piece in ("</s>", "<s>", "<pad>"))

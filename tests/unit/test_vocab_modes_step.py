@@ -84,7 +84,7 @@ def test_reserved_ids_become_rows_of_new_tokens_and_the_table_keeps_its_shape(pl
     artifact, notes = extend(place, "reserved", mode="reserved")
     facts = artifact.facts
     # 4 spare rows, then the 4 reserved tokens that no template and no generation config names
-    assert facts["added"] == 8 and facts["given_up"] == 4 and facts["new_tokens"] == 368 == facts["old_rows"]
+    assert facts["added"] == 8 and facts["given_up"] == 4 and facts["vocabulary_after"] == 368 == facts["old_rows"]
     assert any("2 reserved tokens stay" in note for note in notes)
     base, new, ids, made = initialised(place, artifact)
     assert ids == [364, 365, 366, 367, 360, 361, 362, 363]
@@ -114,7 +114,7 @@ def test_unused_tokens_are_replaced_and_the_table_keeps_its_shape(place: Path, m
 
     artifact, notes = extend(place, f"same-{model}", mode="same-size", size=15, model=place / model)
     facts = artifact.facts
-    assert facts["added"] == facts["given_up"] == 15 and facts["old_tokens"] == facts["new_tokens"]
+    assert facts["added"] == facts["given_up"] == 15 and facts["vocabulary_before"] == facts["vocabulary_after"]
     assert facts["guarded_types_changed"] == 0 and sum(facts["given_up_by_script"].values()) == 15
     assert facts["bytes_per_token"]["adapted"] > facts["bytes_per_token"]["base"]
     assert any("15 old tokens are given up (" in note and "more tokens from now on" in note for note in notes)
@@ -161,7 +161,7 @@ def test_the_price_knows_the_mode(place: Path, mode: str):
     config = verb.config(**given, mode=mode)
     facts = verb.estimate(config, resolve_inputs(config)).facts
     artifact, _ = extend(place, f"price-{mode}", mode=mode)
-    for key in ("mode", "old_tokens", "new_tokens", "added"):
+    for key in ("mode", "vocabulary_before", "vocabulary_after", "added"):
         assert facts[key] == artifact.facts[key], key
     rows = verbs.load("init-embeddings")
     config = rows.config(model=str(place / "model"), tokenizer=str(artifact.path))

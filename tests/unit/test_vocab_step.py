@@ -55,13 +55,13 @@ def extend(place: Path, name: str, **more):
 def test_the_artifact_holds_what_later_steps_read(place: Path):
     artifact, _ = extend(place, "one")
     facts = artifact.facts
-    assert (facts["old_tokens"], facts["new_tokens"], facts["added"], facts["old_rows"]) == (OLD, OLD + 40, 40, 368)
+    assert (facts["vocabulary_before"], facts["vocabulary_after"], facts["added"], facts["old_rows"]) == (OLD, OLD + 40, 40, 368)
     assert facts["guarded_types_changed"] == 0 and facts["unreachable"] == 0
     assert facts["held_out_lines_same_ids"] == 1.0 and facts["held_out_lines"] > 0
     assert facts["guard_langs"] == ["en"] and facts["lang"] == "hu" and facts["family"] == "byte-bpe"
     assert facts["tokens_per_word"]["adapted"] < 0.8 * facts["tokens_per_word"]["base"]
     header, *lines = read_json_lines(artifact.file("vocab_map.jsonl"))
-    assert header == {"old_rows": 368, "old_tokens": OLD, "new_size": OLD + 40, "family": "byte-bpe"}
+    assert header == {"old_rows": 368, "vocabulary_before": OLD, "vocabulary_after": OLD + 40, "family": "byte-bpe"}
     assert [line["id"] for line in lines] == list(range(OLD, OLD + 40))
     for line in lines:
         assert bytes.fromhex(line["hex"]) == to_bytes(line["piece"]) and line["piece"] == "".join(line["parts"])
@@ -132,7 +132,7 @@ def test_the_price_predicts_the_facts(place: Path):
     config = verb.config(model=str(place / "model"), corpus=str(place / "hu"), guard=(str(place / "en"),), size=40)
     price = verb.estimate(config, resolve_inputs(config))
     artifact, _ = extend(place, "one")
-    for key in ("lang", "family", "old_tokens", "new_tokens", "added", "guard_langs", "unreachable"):
+    for key in ("lang", "family", "vocabulary_before", "vocabulary_after", "added", "guard_langs", "unreachable"):
         assert price.facts[key] == artifact.facts[key]
     measured = artifact.facts["tokens_per_word"]["base"]
     assert price.facts["tokens_per_word"]["base"] == pytest.approx(measured, rel=0.3), (
