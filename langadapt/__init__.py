@@ -13,7 +13,7 @@ except PackageNotFoundError:
 
 
 def __getattr__(name: str) -> Any:
-    """`langadapt.extend_vocab(out=..., model=..., ...)`: bound on first use, so that importing langadapt is fast.
+    """`langadapt.extend_vocab(model, corpus, out=..., ...)`: bound on first use, so that importing langadapt is fast.
 
     Beside the verbs: `try_models(models, prompts, Manner(...))`, `diagnose(models, lang=..., text=...)`.
     """

@@ -169,8 +169,7 @@ def bindings(config: type[StepConfig]) -> list[Binding]:
     for name, field in config.model_fields.items():
         reads = inputs.get(name)
         if reads is not None:
-            positional = reads.required and not reads.reads.flag_only
-            found.append(Binding(name, field, reads.shape, reads, positional))
+            found.append(Binding(name, field, reads.shape, reads, reads.positional))
         elif marker(field, Flag) is not None:
             found.append(Binding(name, field, _shape(field.annotation), None, False))
     shared = set(StepConfig.model_fields)

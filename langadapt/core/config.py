@@ -74,6 +74,11 @@ class InputField:
     shape: Shape
     required: bool
 
+    @property
+    def positional(self) -> bool:
+        """Is it an argument without a name, on the command line and in Python?"""
+        return self.required and not self.reads.flag_only
+
 
 def marker(field: FieldInfo, kind: type[Any]) -> Any | None:
     """The marker of class `kind` on a field, also when it sits inside a tuple, dict or optional annotation."""

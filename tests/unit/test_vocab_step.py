@@ -55,7 +55,12 @@ def extend(place: Path, name: str, **more):
 def test_the_artifact_holds_what_later_steps_read(place: Path):
     artifact, _ = extend(place, "one")
     facts = artifact.facts
-    assert (facts["vocabulary_before"], facts["vocabulary_after"], facts["added"], facts["old_rows"]) == (OLD, OLD + 40, 40, 368)
+    assert (facts["vocabulary_before"], facts["vocabulary_after"], facts["added"], facts["old_rows"]) == (
+        OLD,
+        OLD + 40,
+        40,
+        368,
+    )
     assert facts["guarded_types_changed"] == 0 and facts["unreachable"] == 0
     assert facts["held_out_lines_same_ids"] == 1.0 and facts["held_out_lines"] > 0
     assert facts["guard_langs"] == ["en"] and facts["lang"] == "hu" and facts["family"] == "byte-bpe"
