@@ -20,8 +20,8 @@ def tables(found: "Diagnosis") -> list[Table]:
     rows = _measures(found) + _scores(found)
     notes = _notes(found)
     shown = [
-        Table(f"{display_name(found.lang)} text", ("", ""), tuple(_text(found))),
-        Table("The model as it is", ("", *names), _rows(found, rows), tuple(notes)),
+        Table(f"{display_name(found.lang)} text", ("", ""), tuple(_text(found)), key="text"),
+        Table("The model as it is", ("", *names), _rows(found, rows), tuple(notes), key="model"),
     ]
     ahead = _rows(found, _OUTLOOK)
     problems = [f"{item['label']}: {item['outlook_problem']}" for item in found.models if item["outlook_problem"]]
@@ -29,7 +29,7 @@ def tables(found: "Diagnosis") -> list[Table]:
     if busy:
         problems.append(f"timed on a busy machine ({busy}); with nothing else running it may take far less time")
     if ahead or problems:
-        shown.append(Table("What this text buys", ("", *names), ahead, tuple(problems)))
+        shown.append(Table("What this text buys", ("", *names), ahead, tuple(problems), key="training"))
     return [*shown, *_advice(found)]
 
 
@@ -40,7 +40,8 @@ def _advice(found: "Diagnosis") -> list[Table]:
     for model, title in titles.items():
         rows = tuple((item["verdict"], item["why"]) for item in found.advice if item["model"] == model)
         if rows:
-            shown.append(Table(title, ("", ""), rows))
+            label = title.removeprefix("Advice for ") if model else "which model"
+            shown.append(Table(title, ("", ""), rows, key=f"advice, {label}:"))
     return shown
 
 

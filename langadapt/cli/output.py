@@ -96,7 +96,8 @@ class Screen:
                 self.raw(clean(line))
             for table in tables:
                 for row in table.rows:
-                    self.raw("\t".join(clean(cell) for cell in row))
+                    first = f"{table.key} {row[0].strip()}" if table.key else row[0]
+                    self.raw("\t".join(clean(cell) for cell in (first, *row[1:])))
 
     def raw(self, text: str) -> None:
         """One line on stdout."""

@@ -22,6 +22,9 @@ from langadapt.core.sources import show_value
 from langadapt.core.types import Table
 from langadapt.core.units import show_bytes, show_seconds
 
+# Values that say nothing; `false` and 0 say something.
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+
 
 def register(app: typer.Typer) -> None:
     """Add `langadapt show`."""
@@ -89,22 +92,22 @@ def _artifact_tables(artifact: Artifact, record: dict[str, Any], *, verify: bool
     rows += [
         (f"input {key}", f"{_short(given.get(key))} ({_short(value)})") for key, value in manifest["inputs"].items()
     ]
-    rows += [(key, _short(value)) for key, value in manifest["config"].items()]
     tables = [Table(str(artifact.path), ("", ""), tuple(rows))]
-    facts = tuple((key, _short(value)) for key, value in _flat(artifact.facts))
-    if facts:
-        tables.append(Table("facts", ("", ""), facts))
+    for title, key, values in (("settings", "setting", manifest["config"]), ("facts", "fact", artifact.facts)):
+        found = tuple((name, _short(value)) for name, value in _flat(values) if value not in _EMPTY)
+        if found:
+            tables.append(Table(title, ("", ""), found, key=key))
     return [*tables, *_own_table(artifact)]
 
 
 def _own_table(artifact: Artifact) -> list[Table]:
-    """What the verb itself shows of its result, if this version of langadapt has the verb."""
+    """What the verb itself shows of its result, if this version of langadapt has the verb as it was then."""
     if artifact.manifest["verb"] not in verb_names():
         return []
     from langadapt.core.verb import load
 
     verb = load(str(artifact.manifest["verb"]))
-    if verb.table is None or verb.kind != artifact.kind:
+    if verb.table is None or (verb.kind, verb.schema) != (artifact.kind, artifact.manifest.get("schema")):
         return []
     table = verb.table(artifact)
     return list(table) if isinstance(table, list | tuple) else [table]

@@ -95,12 +95,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A small table for people: all cells are text already; `notes` are sentences below it."""
+    """A small table for people: all cells are text already; `notes` are sentences below it.
+
+    `key` stands before the first cell of each row where no table is drawn (in a pipe), so that the rows of several
+    tables stay apart.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    key: str = ""
 
 
 Verdict = Literal["better", "worse", "no detectable change"]

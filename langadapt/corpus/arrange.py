@@ -97,7 +97,8 @@ def write(spool: Spool, folder: Path, plan: Plan, progress: Progress) -> Written
     totals = _totals(spool, fate)
     for kind, reason in _REASONS.items():
         if totals[kind].documents:
-            spool.tally.drop(reason, totals[kind].bytes, "", documents=totals[kind].documents)
+            where = _first_file(spool, fate, kind)
+            spool.tally.drop(reason, totals[kind].bytes, where, documents=totals[kind].documents)
     _write_files(spool, folder, families, fate, progress)
     train, held = totals[TRAINS], totals[HELD]
     return Written(
@@ -224,6 +225,12 @@ def _totals(spool: Spool, fate: npt.NDArray[np.uint8]) -> list[_Total]:
             total.bytes += int(sizes[here].sum(dtype=np.int64))
             total.words += int(words[here].sum(dtype=np.int64))
     return totals
+
+
+def _first_file(spool: Spool, fate: npt.NDArray[np.uint8], kind: int) -> str:
+    """The file of the first text that met this fate; kept texts do not know their line."""
+    place = np.array([np.argmax(fate == kind)])
+    return str(json.loads(next(spool.records(place)))["source"])
 
 
 def _write_files(

@@ -6,6 +6,7 @@ documents count once, and a document of one line is never touched: those are dup
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from langadapt.corpus.store import show_id
 LEAST_CHARACTERS = 20
 LEAST_DOCUMENTS = 3
 SHARE = 0.01
-# Distinct lines that are counted at once: about 100 MB.
+# Distinct lines that are counted at once: 101 MB.
 MAX_COUNTED = 1 << 20
 
 Places = npt.NDArray[Any]
@@ -57,6 +58,14 @@ class LineCounts:
             less = sorted(self.counts.values())[len(self.counts) // 2]
             self.counts = {key: count - less for key, count in self.counts.items() if count > less}
             self.error += less
+
+    @staticmethod
+    def memory_bytes(lines: int) -> int:
+        """What so many different lines take: 48 bytes a key, a table of 20 bytes a slot that is at most two thirds full
+        and doubles, and the counts that are sorted when there are too many."""
+        kept = min(lines, MAX_COUNTED)
+        slots = 1 << math.ceil(math.log2(1.5 * kept)) if kept else 0
+        return 48 * kept + 20 * slots + (8 * kept if lines > MAX_COUNTED else 0)
 
     @property
     def threshold(self) -> int:

@@ -16,16 +16,18 @@ class Tally:
     where: dict[str, str] = field(default_factory=dict)
 
     def drop(self, reason: str, size: int, where: str, *, documents: int = 1) -> None:
-        """Count text of `size` bytes that will not be in the corpus."""
+        """Count text of `size` bytes that will not be in the corpus; `where` is empty if no one place can be named."""
         self.documents[reason] = self.documents.get(reason, 0) + documents
         self.bytes[reason] = self.bytes.get(reason, 0) + size
-        self.where.setdefault(reason, where)
+        if where:
+            self.where.setdefault(reason, where)
 
     def change(self, what: str, amount: int, where: str = "") -> None:
         """Count `amount` repairs of one kind."""
         if amount:
             self.changed[what] = self.changed.get(what, 0) + amount
-            self.where.setdefault(what, where)
+            if where:
+                self.where.setdefault(what, where)
 
     def dropped(self) -> dict[str, dict[str, int]]:
         """For the manifest: reason -> documents, bytes."""

@@ -20,7 +20,7 @@ from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Bytes, show_bytes
 from langadapt.corpus.arrange import NearDuplicates, Plan, Written, write
-from langadapt.corpus.boilerplate import MAX_COUNTED
+from langadapt.corpus.boilerplate import LineCounts
 from langadapt.corpus.collect import Collector, Rules
 from langadapt.corpus.dedup import PART
 from langadapt.corpus.detector import check_language, choose_detector
@@ -41,9 +41,9 @@ LEAST_HELD_OUT_BYTES = 30_000
 # CPU seconds for a MB of text: without a detector, with many lines judged at once, and one by one; and for a document.
 # Measured on a busy machine with 30 MB in documents of 1.2 kB and 8 MB in lines of 94 bytes.
 STARTING, PLAIN, TOGETHER, ONE_BY_ONE, PER_DOCUMENT = 0.6, 0.11, 0.19, 0.33, 16e-6
-# Peaks of 1 and 4 million documents of a line, and of 30,000 documents of 800,000 lines. What is sorted at once (at
-# most `PART` documents) costs more, and so does the table of a detector that judges many lines at once.
-BASE_BYTES, TABLE_BYTES, BYTES_PER_DOCUMENT, BYTES_SORTING, BYTES_PER_LINE = 60_000_000, 35_000_000, 14, 60, 60
+# Peaks of 1 and 4 million documents of a line. What is sorted at once (at most `PART` documents) costs more, and so
+# does the table of a detector that judges many lines at once. Lines that are counted: see `LineCounts`.
+BASE_BYTES, TABLE_BYTES, BYTES_PER_DOCUMENT, BYTES_SORTING = 60_000_000, 35_000_000, 14, 60
 
 
 class Config(StepConfig):
@@ -110,6 +110,7 @@ def run(config: Config, out: Output) -> Artifact:
     check_language(config.lang, collector, config.min_lang_share, looks, out.progress)
     _check_not_empty(config, written, tally, found, files)
     _warn(config, written, collector, out.progress)
+    out.progress.note(_said(written, tally))
     return out.commit(
         {
             "lang": config.lang,
@@ -174,23 +175,28 @@ def _seconds(part: Sample, detector: Judge | None) -> float:
 
 
 def _memory_bytes(config: Config, part: Sample, detector: Judge | None) -> int:
-    lines = min(part.lines, MAX_COUNTED) if config.boilerplate == "drop" else 0
+    lines = LineCounts.memory_bytes(part.lines) if config.boilerplate == "drop" else 0
     documents = BYTES_PER_DOCUMENT * part.documents + BYTES_SORTING * min(part.documents, PART)
     table = TABLE_BYTES if detector is not None and detector.together else 0
-    return BASE_BYTES + table + documents + BYTES_PER_LINE * lines
+    return BASE_BYTES + table + documents + lines
 
 
 def table(artifact: Artifact) -> Table:
-    """What is in the corpus and what was dropped."""
+    """What the text became: what is in the corpus, and what was dropped by reason; shares are of all bytes."""
     facts = artifact.facts
+    parts = [
+        ("kept: train", facts["documents"], facts["bytes"]),
+        ("kept: held out", facts["held_out_documents"], facts["held_out_bytes"]),
+    ]
+    dropped = sorted(facts["dropped"].items(), key=lambda item: (-item[1]["bytes"], item[0]))
+    parts += [(f"dropped: {reason}", counts["documents"], counts["bytes"]) for reason, counts in dropped]
+    total = sum(size for _, _, size in parts)
     rows = [
-        ("train", f"{facts['documents']:,}", show_bytes(facts["bytes"])),
-        ("held out", f"{facts['held_out_documents']:,}", show_bytes(facts["held_out_bytes"])),
-    ]
-    rows += [
-        (f"dropped: {reason}", f"{counts['documents']:,}", show_bytes(counts["bytes"]))
-        for reason, counts in facts["dropped"].items()
-    ]
+        # lines out of documents that stay are no documents
+        (name, f"{documents:,}" if documents or name.startswith("kept") else "-", show_bytes(size),
+         f"{size / max(1, total):.1%}")
+        for name, documents, size in parts
+    ]  # fmt: skip
     looks = ", ".join(f"{lang} {share:.1%}" for lang, share in list(facts["detected"].items())[:4])
     notes = [f"the text looks like: {looks}"] if looks else []
     near = facts["near_duplicates"]
@@ -200,7 +206,9 @@ def table(artifact: Artifact) -> Table:
             f"{near['largest']:,}"
         )
     notes += [f"boilerplate: {line}" for line in facts["boilerplate"][:3]]
-    return Table(f"corpus ({facts['lang']})", ("part", "documents", "text"), tuple(rows), tuple(notes))
+    if dropped:
+        notes.append("each text that was dropped is in `dropped.jsonl.gz`, with its place")
+    return Table(f"corpus ({facts['lang']})", ("part", "documents", "text", "share"), tuple(rows), tuple(notes))
 
 
 def _files(given: Sequence[Input]) -> list[Path]:
@@ -261,6 +269,18 @@ def _say_rules(rules: dict[str, int], progress: Progress) -> None:
     }
     for rule, count in sorted(rules.items()):
         progress.note(f"{words[rule]} ({count:,} {'file' if count == 1 else 'files'})")
+
+
+def _said(written: Written, tally: Tally) -> str:
+    """What was kept and dropped in one sentence: also in a pipe and in the log of a recipe."""
+    documents, size = written.documents + written.held_out_documents, written.bytes + written.held_out_bytes
+    lost = sorted(tally.dropped().items(), key=lambda item: (-item[1]["bytes"], item[0]))
+    reasons = ", ".join(
+        f"{reason} {show_bytes(counts['bytes'])}"
+        + (f" ({counts['documents']:,} documents)" if counts["documents"] else "")
+        for reason, counts in lost
+    )
+    return f"kept {documents:,} documents with {show_bytes(size)}; dropped: {reasons or 'nothing'}"
 
 
 def _check_not_empty(config: Config, written: Written, tally: Tally, found: int, files: Sequence[Path]) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ COMPANIONS = (
     "chat_template.json",
 )
 TEMPLATE_FOLDER = "additional_chat_templates"
+# Cut at once. Two sets of held-out documents, 6 MB together, took 71 MB more when 1,000 of them were.
+_BATCH_CHARACTERS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,21 @@ def _is_gone(entry: Any, gone: set[str]) -> bool:
 
 
 def encode_all(tokenizer: Tokenizer, texts: Sequence[str], *, batch: int = 20_000) -> Iterable[list[int]]:
-    """Ids of each text in order, no special tokens added; batches bound the memory of the library's results."""
-    for start in range(0, len(texts), batch):
-        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + batch]), add_special_tokens=False):
+    """Ids of each text in order, no special tokens added; at most `batch` texts and a few characters at once."""
+    for part in _batches(texts, batch):
+        for encoding in tokenizer.encode_batch_fast(part, add_special_tokens=False):
             yield encoding.ids
+
+
+def _batches(texts: Sequence[str], most: int) -> Iterator[list[str]]:
+    """The library's results take 50 bytes a character of text and more, and words are short but documents are not."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        if part and (len(part) >= most or size + len(text) > _BATCH_CHARACTERS):
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        yield part

@@ -6,10 +6,12 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from langadapt.core import verb
 from tests.cli.conftest import Run, environment
 
 
@@ -120,7 +122,7 @@ def test_language_codes_survive(call: Run, tmp_path: Path, code: str, short: str
         place = f"c{number}"
         assert json.loads(call("count-words", "a.txt", *given, "--out", place, "--json").out)["facts"]["lang"] == short
         assert json.loads((tmp_path / place / "artifact.json").read_text())["config"]["lang"] == short
-        assert f"\nlang\t{short}\n" in call("show", place).out
+        assert f"\nsetting lang\t{short}\n" in call("show", place).out
 
 
 def test_faults_in_a_settings_file_have_a_line(call: Run, tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def test_file_names_of_all_kinds(call: Run, tmp_path: Path) -> None:
 def test_show_and_verify(call: Run, tmp_path: Path) -> None:
     call("count-words", "a.txt", *OUT)
     rows = dict(line.split("\t")[:2] for line in call("show", "c", "--verify").out.splitlines())
-    assert (rows["kind"], rows["made by"], rows["types"]) == ("counts", "count-words (schema 1)", "3")
+    assert (rows["kind"], rows["made by"], rows["fact types"]) == ("counts", "count-words (schema 1)", "3")
     assert "all as they were written" in rows["files"]
     found = json.loads(call("show", "c", "--json").out)
     assert found["manifest"]["facts"]["words"] == 4
@@ -192,6 +194,28 @@ def test_show_and_verify(call: Run, tmp_path: Path) -> None:
     changed = call("show", "c", "--verify")
     assert (changed.code, changed.out) == (3, "")
     assert "was changed" in changed.err
+
+
+def test_show_parts_settings_from_facts_and_leaves_out_what_is_empty(call: Run, tmp_path: Path) -> None:
+    call("count-words", "a.txt", *OUT, "--case", "lower")
+    lines = call("show", "c").out.splitlines()
+    keys = [line.split("\t")[0] for line in lines]
+    assert len(set(keys)) == len(keys)
+    assert {"setting case", "setting fail", "fact words"} <= set(keys) and "setting seed" in keys
+    # what nobody set: a language, a limit, weights by name
+    assert not {"setting lang", "setting max_bytes", "setting weights", "fact lang"} & set(keys)
+    drawn = call("show", "c", "--table").out
+    assert drawn.index("settings") < drawn.index("case") < drawn.index("facts") < drawn.index("types")
+
+
+def test_show_does_not_lay_the_table_of_this_version_over_what_another_one_made(
+    call: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("count-words", "a.txt", *OUT)
+    assert "\nwords\t4\n" in call("show", "c").out
+    monkeypatch.setattr(verb, "load", lambda name, load=verb.load: replace(load(name), schema=2))
+    older = call("show", "c")
+    assert older.code == 0 and "fact words\t4" in older.out and "\nwords\t" not in older.out
 
 
 def test_show_method(call: Run) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,13 @@ def test_counting_in_little_memory_misses_no_common_line(sets: list[set[int]], l
         if count > counts.threshold:
             assert key in counts.candidates()
     assert len(counts.counts) <= limit
+
+
+@pytest.mark.parametrize("lines", [1_000, 43_000, 60_000, 87_000])
+def test_the_price_of_counted_lines_is_what_they_take(lines: int) -> None:
+    """A key is an object of 48 bytes; the table is full to between a third and two thirds."""
+    counts = LineCounts()
+    counts.add({(number * 0x9E3779B97F4A7C15) % 2**64 for number in range(1, lines + 1)})
+    taken = 48 * lines + sys.getsizeof(counts.counts)
+    assert taken == pytest.approx(LineCounts.memory_bytes(lines), rel=0.1)
+    assert LineCounts.memory_bytes(10**9) == LineCounts.memory_bytes(10**8) and LineCounts.memory_bytes(0) == 0

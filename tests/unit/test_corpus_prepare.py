@@ -18,6 +18,7 @@ from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import canonical_json
 from langadapt.core.progress import Note, Progress
+from langadapt.core.units import show_bytes
 from langadapt.corpus import langid
 from langadapt.corpus.langid import Judge, Verdict, accepted_labels, windows
 from langadapt.corpus.numbers import Numbers
@@ -61,6 +62,13 @@ def test_counts_balance(tmp_path: Path) -> None:
         "too-short": {"documents": 1, "bytes": 6},
     }
     assert {line["reason"] for line in lines_of(artifact, "dropped.jsonl.gz")} == {"duplicate", "too-short"}
+    assert facts["first_place"] == {"duplicate": "t.txt", "too-short": "t.txt:502"}
+    size = facts["bytes"] + facts["held_out_bytes"]
+    assert f"kept 500 documents with {show_bytes(size)}; dropped: duplicate" in said[-1] and "too-short 6 B" in said[-1]
+    shown = {row[0]: row[1:] for row in verb.load("prepare").table(artifact).rows}
+    assert list(shown)[:3] == ["kept: train", "kept: held out", "dropped: duplicate"]
+    assert shown["kept: train"][0] == f"{len(train)}" and shown["dropped: too-short"][:2] == ("1", "6 B")
+    assert sum(float(cells[2].rstrip("%")) for cells in shown.values()) == pytest.approx(100, abs=0.2)
     assert lang_of(artifact.path) == "qaa"
     assert any("every line is a document" in sentence for sentence in said)
     assert any("are held out" in sentence for sentence in said)

@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from langadapt.vocab import chunks
-from langadapt.vocab.tokenizer_file import TokenizerFile
+from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 from langadapt.vocab.words import WordCounter
 
 LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -97,3 +99,18 @@ def test_counts_are_those_of_whole_texts(name: str, parts: list[str]):
 def test_other_pre_tokenizers_see_whole_texts(name: str):
     assert not WordCounter(file_of(OTHERS[name]))._in_chunks
     assert not WordCounter(file_of(LEVEL, normalizers.NFKC()))._in_chunks
+
+
+def test_long_texts_are_cut_in_small_batches_with_the_same_result() -> None:
+    """What the library gives back takes 50 times the text: a thousand documents at once took more than all else."""
+    sizes: list[tuple[int, int]] = []
+
+    class Cutter:
+        def encode_batch_fast(self, texts: list[str], *, add_special_tokens: bool) -> list[SimpleNamespace]:
+            sizes.append((len(texts), sum(map(len, texts))))
+            return [SimpleNamespace(ids=[len(text)]) for text in texts]
+
+    texts = ["a" * length for length in (*range(50_000, 50_040), 900_000, 3, *[1] * 5000, 0)]
+    assert list(encode_all(cast(Any, Cutter()), texts, batch=1000)) == [[len(text)] for text in texts]
+    assert all(count <= 1000 and (size <= 1 << 18 or count == 1) for count, size in sizes)
+    assert len(sizes) < 20 and list(encode_all(cast(Any, Cutter()), [])) == []
