@@ -49,7 +49,7 @@ def _signature(verb: Verb) -> inspect.Signature:
     first, rest = [], []
     for name, field in verb.config.model_fields.items():
         item = inputs.get(name)
-        kind = _INPUTS[item.shape] if item is not None else field.annotation
+        kind: Any = _INPUTS[item.shape] if item is not None else field.annotation
         default = _NONE if field.is_required() else field.get_default(call_default_factory=True)
         if item is not None and item.positional:
             first.append(Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind))

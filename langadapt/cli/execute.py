@@ -124,7 +124,7 @@ def dry_run(verb: Verb, config: StepConfig, place: Path, *, overwrite: bool) -> 
         state = _expected_state(place, identity, overwrite)
     except (OutputError, DataError) as error:
         refusal = error
-    estimate = Estimate() if state == "up to date" else verb.estimate(config, inputs)
+    estimate = Estimate() if state == "up to date" else verbs.price(verb, config, inputs)
     if refusal is None and estimate.problems:
         refusal = DataError("; ".join(estimate.problems), hint="change the input or the settings")
     if refusal is None and (estimate.disk_bytes or 0) > free_disk_bytes(place.parent):

@@ -1,5 +1,6 @@
 """The machine and the versions that a run record names; nothing of this is ever hashed."""
 
+import os
 import platform
 import resource
 import socket
@@ -71,6 +72,25 @@ def peak_memory_bytes() -> int:
         return max(held, _earlier.memory_bytes or 0)
     # macOS counts bytes, others kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def load() -> str | None:
+    """What runs on this machine, in words, when it is more than its cores can do at once; None if not, or not known."""
+    if not hasattr(os, "getloadavg"):
+        return None
+    try:
+        running = os.getloadavg()[0]
+    except OSError:
+        return None
+    cores = os.cpu_count() or 1
+    return f"load {running:.1f} on {cores} core(s)" if running > cores else None
+
+
+def timed_rows(busy: str | None) -> tuple[tuple[str, str], ...]:
+    """What a price says that was timed on a machine in this state; nothing about a quiet one."""
+    return (
+        () if busy is None else (("timed while busy", f"{busy}; with nothing else running it may take far less time"),)
+    )
 
 
 def environment() -> dict[str, Any]:

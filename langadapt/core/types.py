@@ -82,7 +82,8 @@ class Estimate:
     """The price of a step, known before it runs. None means: cannot be known yet.
 
     `facts` predicts the facts of the artifact that the step will write, for the estimates of later steps.
-    `rows` are (name, value) pairs for people, in the order they should be shown.
+    `rows` are (name, value) pairs for people, in the order they should be shown. `timed`: the time comes from something
+    that was timed on this machine just now, and `rows` say so if it was busy; else it is that of a quiet machine.
     """
 
     seconds: float | None = None
@@ -91,6 +92,7 @@ class Estimate:
     facts: dict[str, object] = field(default_factory=dict)
     rows: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

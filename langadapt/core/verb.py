@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +12,7 @@ from langadapt.core.artifact import Artifact, Identity, Output, State, named, wr
 from langadapt.core.boundary import Panics
 from langadapt.core.config import StepConfig, input_fields, runtime_fields
 from langadapt.core.errors import ConfigError, DataError, LangadaptError, OutputError
+from langadapt.core.host import load as load_of_machine
 from langadapt.core.inputs import Inputs, digests, resolve_inputs
 from langadapt.core.io import is_text
 from langadapt.core.progress import Progress
@@ -72,6 +73,19 @@ def identity(verb: Verb, config: StepConfig, inputs: Inputs) -> Identity:
     hidden = {field.name for field in input_fields(verb.config)} | runtime_fields(verb.config)
     plain = config.model_dump(mode="json", exclude=hidden)
     return Identity(verb.kind, verb.name, verb.schema, plain, digests(inputs))
+
+
+def price(verb: Verb, config: StepConfig, inputs: Inputs) -> Estimate:
+    """What the step will cost, and whether the machine is too busy now for that to be true."""
+    estimate = verb.estimate(config, inputs)
+    return replace(estimate, rows=(*estimate.rows, *busy_rows(estimate)))
+
+
+def busy_rows(*estimates: Estimate) -> tuple[tuple[str, str], ...]:
+    """A line for people when times of a quiet machine are shown on a busy one; what was timed says so itself."""
+    quiet = any(estimate.seconds is not None and not estimate.timed for estimate in estimates)
+    busy = load_of_machine() if quiet else None
+    return () if busy is None else (("busy now", f"{busy}; the time is that of a quiet machine"),)
 
 
 def check_place(place: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from langadapt.core.progress import Listener, ignore
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes, show_seconds
+from langadapt.core.verb import busy_rows
 from langadapt.recipe.graph import Graph
 from langadapt.recipe.look import Bench, Look
 from langadapt.recipe.why import Change, last_output, other_versions
@@ -97,6 +98,8 @@ class Plan:
         if unknown:
             notes.append(f"the time of {', '.join(unknown)} is not known beforehand and not in the total")
         notes += [f"{look.step.id}: {name}: {value}" for look in self.looks for name, value in _said(look)]
+        priced = [look.estimate for look in self.looks if look.estimate is not None and look.artifact is None]
+        notes += [f"{name}: {value}, where nothing says that it was timed" for name, value in busy_rows(*priced)]
         columns = ("step", "state", "why", "time", "memory", "disk")
         return Table(f"what a run would do ({self.folder})", columns, tuple(rows), tuple(notes))
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import Flag, ModelInput, Reads, StepConfig
 from langadapt.core.errors import ConfigError
+from langadapt.core.host import load, timed_rows
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
 from langadapt.core.types import Document, Estimate, Table
@@ -278,7 +279,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
             limit = int(source.facts.get("held_out_bytes", config.set_bytes))
             read[name] = round(min(config.set_bytes, limit) * price.UNSEEN_CONTEXT)
     seconds, memory, problems = 0.0, 0, []
-    rate = matrix_rate(compute)
+    rate, busy = matrix_rate(compute), load()
     for model in (inputs.get(role) for role in ROLES):
         if not isinstance(model, Input):
             continue
@@ -288,8 +289,8 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     if not read:
         problems.append("no set of held-out text is known yet")
     rows = tuple((name, f"{show_bytes(size)} of text with its context, for each model") for name, size in read.items())
-    rows += (("compute", compute),)
-    return Estimate(seconds, memory, 2_000_000, {}, rows, tuple(problems))
+    rows += (("compute", compute), *timed_rows(busy))
+    return Estimate(seconds, memory, 2_000_000, {}, rows, tuple(problems), timed=True)
 
 
 def _model_size(source: Input) -> tuple[int, int]:

@@ -1,11 +1,11 @@
 """The device and the threads to train with."""
 
-import os
 from typing import Literal
 
 import torch
 
 from langadapt.core.errors import ResourceError
+from langadapt.core.host import load
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -22,11 +22,4 @@ def busy_with(device: torch.device) -> str | None:
     A step that is timed meanwhile says little about a quiet machine: threads that wait for each other lose more than
     their share of the time. A GPU has its own queue, so there it is None.
     """
-    if device.type != "cpu" or not hasattr(os, "getloadavg"):
-        return None
-    try:
-        load = os.getloadavg()[0]
-    except OSError:
-        return None
-    cores = os.cpu_count() or 1
-    return f"load {load:.1f} on {cores} core(s)" if load > cores else None
+    return load() if device.type == "cpu" else None

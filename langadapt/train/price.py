@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
+from langadapt.core.host import timed_rows
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes, show_seconds
 from langadapt.model.compute import threads_set
@@ -98,7 +99,7 @@ def price(
     rows: tuple[tuple[str, str], ...] = (
         *plan.rows(),
         ("a step", f"{show_seconds(step)} ({plan.budget.batch_tokens / step:,.0f} tokens a second, {means.compute})"),
-        *([("timed while busy", f"{busy}; with nothing else running it may take far less time")] if busy else []),
+        *timed_rows(busy),
         ("checkpoints", f"every {plan.checkpoint_every} steps, {show_bytes(checkpoint)} each"),
         *_fitting(wishes, plan, shape, work, kept, means, stored),
     )
@@ -112,7 +113,12 @@ def price(
         words = ", ".join(f"{rate:g}" for rate in rates)
         rows += (("rates to try", f"{words}: {count} steps each, {show_seconds(spent)}; then the run at one of them"),)
     return Estimate(
-        seconds=seconds, memory_bytes=memory_bytes(shape, work, kept), disk_bytes=disk, facts=facts, rows=rows
+        seconds=seconds,
+        memory_bytes=memory_bytes(shape, work, kept),
+        disk_bytes=disk,
+        facts=facts,
+        rows=rows,
+        timed=True,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from langadapt.core import verb
+from langadapt.core.types import Estimate
 from tests.cli.conftest import Run, environment
 
 
@@ -132,6 +133,21 @@ def test_faults_in_a_settings_file_have_a_line(call: Run, tmp_path: Path) -> Non
         done = call("count-words", "a.txt", *OUT, "-c", "s.yaml")
         assert done.code == 2
         assert where in done.err
+
+
+def test_a_price_on_a_busy_machine_says_so(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single verb as a recipe: what is not timed is priced for a quiet machine."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.getloadavg", lambda: (7.04, 3.0, 1.0))
+    arguments = ("count-words", "a.txt", *OUT, "--dry-run")
+    assert "\nbusy now\tload 7.0 on 2 core(s); the time is that of a quiet machine\n" in call(*arguments).out
+    assert json.loads(call(*arguments, "--json").out)["rows"]["busy now"].startswith("load 7.0")
+    step = verb.load
+    timed = (("timed while busy", "load 7.0"),)
+    priced = lambda config, inputs: Estimate(1.0, rows=timed, timed=True)  # noqa: E731
+    monkeypatch.setattr(verb, "load", lambda name: replace(step(name), estimate=priced))
+    monkeypatch.setattr("langadapt.cli.bind.load", verb.load)
+    assert [line.split("\t")[0] for line in call(*arguments).out.splitlines()][:2] == ["timed while busy", "time"]
 
 
 def test_dry_run_leaves_the_tree_as_it_was(call: Run, tmp_path: Path) -> None:

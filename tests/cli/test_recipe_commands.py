@@ -57,6 +57,16 @@ def test_run_dry_run_and_status(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert out.splitlines()[0].startswith("one\tstale\tinput `text.0` changed")
 
 
+def test_a_dry_run_on_a_busy_machine_says_so_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for running, times in ((7.04, 1), (1.5, 0)):
+        monkeypatch.setattr("os.getloadavg", lambda running=running: (running, 3.0, 1.0))
+        _, out, _ = call(capsys, "run", "r.yaml", "-o", "text=a.txt", "--dry-run", "--table")
+        assert out.count("busy now: load 7.0 on 2 core(s)") == times
+
+
 def test_a_verb_in_a_workspace_and_its_recorded_flag(capsys: pytest.CaptureFixture[str]) -> None:
     Path("langadapt.yaml").write_text(RECIPE.replace('"${text}"', "a.txt"))
     code, out, err = call(capsys, "note", "--lang", "hun", "--size", "3")
