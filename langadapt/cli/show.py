@@ -1,7 +1,7 @@
 """Show what an artifact is, or what a method takes.
 
 `langadapt show FOLDER` and `langadapt show method NAME`; for a workspace or the folder of a run it is `status`.
-With --verify every file is compared with its digest.
+With --token the rows of a model are explained, with --verify every file is compared with its digest.
 """
 
 from pathlib import Path
@@ -37,9 +37,28 @@ def show(
     verify: Annotated[
         bool, switch("--verify", help="Compare every file with its SHA-256; exit 3 if one differs.", panel="Input")
     ] = False,
+    token: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--token",
+            help="Say how the row of this token was made, in a model of init-embeddings: its text, string or id. "
+            "(repeatable)",
+            metavar="TEXT",
+            show_default=False,
+            rich_help_panel="Input",
+        ),
+    ] = None,
 ) -> None:
     """Describe an artifact or a method."""
-    if what == "method" and name is not None:
+    if token:
+        if name is not None or verify:
+            raise ConfigError(
+                "`--token` goes with one folder and nothing else", hint="langadapt show MODEL --token TEXT"
+            )
+        from langadapt.cli.show_token import show_tokens
+
+        show_tokens(Path(what), token)
+    elif what == "method" and name is not None:
         show_method(name)
     elif name is not None:
         raise ConfigError(f"`langadapt show {what} {name}`: expected one folder, or `method NAME`")

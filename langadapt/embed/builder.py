@@ -14,7 +14,7 @@ from langadapt.embed.inputs import Floats, InitInputs, Ints
 from langadapt.embed.rowmap import RowMap
 
 # A line of hundreds of entries is stored whole in the map; the provenance names the heaviest.
-_MOST_PIECES = 16
+MOST_PIECES = 16
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class RowMapBuilder:
         self._dense: list[Dense] = []
         self._noise = np.zeros(len(self._tokens), dtype=np.float32)
         self._correlated = np.zeros(len(self._tokens), dtype=np.bool_)
+        self._keys: dict[int, tuple[int, int]] = {}
         self._why: list[str | None] = [None] * len(self._tokens)
         self._measured: dict[str, Any] = {}
 
@@ -134,6 +135,35 @@ class RowMapBuilder:
         if len(tokens):
             self._dense.append(Dense(places[order], values[order], times, plus))
 
+    def stored(self, tokens: Sequence[NewToken], source: RowMap, lines: Ints) -> None:
+        """Lines of a map for the same vocabulary, one a token, with their noise, its streams, and their reasons."""
+        notes = [source.provenance[line] for line in lines.tolist()]
+        reasons = [f"{note['method']}: {note['why']}" for note in notes]
+        sizes = np.diff(source.indptr)[lines]
+        sums = np.flatnonzero(sizes)
+        indptr = np.concatenate([[0], np.cumsum(sizes[sums])])
+        entries = np.concatenate(
+            [np.arange(source.indptr[line], source.indptr[line + 1]) for line in lines[sums].tolist()] or [sizes[:0]]
+        )
+        # a sibling may have another number of spare rows, behind which the column of the mean stands
+        old = source.indices[entries]
+        old = np.where(old == source.old_rows, self._inputs.old_rows, old)
+        self.many(
+            [tokens[place] for place in sums.tolist()], indptr, old, source.values[entries],
+            [reasons[place] for place in sums.tolist()], scaled=False,
+        )  # fmt: skip
+        for part in source.dense:
+            at = {line: place for place, line in enumerate(part.lines.tolist())}
+            mine = [place for place, line in enumerate(lines.tolist()) if line in at]
+            self.dense(
+                [tokens[place] for place in mine], part.vectors[[at[int(lines[place])] for place in mine]],
+                [reasons[place] for place in mine], matrix=part.matrix, offset=part.offset,
+            )  # fmt: skip
+        for place in np.flatnonzero(source.noise[lines]).tolist():
+            line, own = int(lines[place]), self._place[tokens[place].id]
+            self._noise[own], self._correlated[own] = source.noise[line], source.correlated[line]
+            self._keys[own] = int(source.noise_keys[line][0]), int(source.noise_keys[line][1])
+
     def _claim(self, token: NewToken, why: str) -> int:
         """The place of a token, which must not have a line yet."""
         place = self._place[token.id]
@@ -165,11 +195,7 @@ class RowMapBuilder:
             indices[to], values[to] = lines.indices, lines.values
         if len(indices) and not 0 <= indices.min() <= indices.max() <= self._inputs.old_rows:
             raise LangadaptError(f"`{self._method}` named a row that the base does not have")
-        low = 2**64 - 1
-        keys = [
-            stream_key(self._inputs.seed, "row", self._inputs.role, token.content.hex()) if self._noise[place] else 0
-            for place, token in enumerate(self._tokens)
-        ]
+        keys = [self._noise_key(place, token) for place, token in enumerate(self._tokens)]
         return RowMap(
             new_ids=np.array([token.id for token in self._tokens], dtype=np.int64),
             old_rows=self._inputs.old_rows,
@@ -179,11 +205,18 @@ class RowMapBuilder:
             values=values,
             noise=self._noise,
             correlated=self._correlated,
-            noise_keys=np.array([(key & low, key >> 64) for key in keys], dtype=np.uint64).reshape(-1, 2),
+            noise_keys=np.array(keys, dtype=np.uint64).reshape(-1, 2),
             provenance=tuple(self._notes(indptr, indices, values)),
             dense=tuple(self._dense),
             measured=self._measured,
         )
+
+    def _noise_key(self, place: int, token: NewToken) -> tuple[int, int]:
+        """The two halves of the key of a line's stream; zeros for a line without noise."""
+        if place in self._keys or not self._noise[place]:
+            return self._keys.get(place, (0, 0))
+        key = stream_key(self._inputs.seed, "row", self._inputs.role, token.content.hex())
+        return key & (2**64 - 1), key >> 64
 
     def _singles(self) -> _Lines:
         lengths = [len(ids) for _, ids, _ in self._single]
@@ -207,9 +240,9 @@ class RowMapBuilder:
                 "method": self._method,
                 "why": self._why[place],
             }
-            if len(ids) > _MOST_PIECES:
+            if len(ids) > MOST_PIECES:
                 note["of"] = len(ids)
-                ids = ids[np.argsort(-np.abs(values[part]), kind="stable")[:_MOST_PIECES]]
+                ids = ids[np.argsort(-np.abs(values[part]), kind="stable")[:MOST_PIECES]]
             note["pieces"] = [self._inputs.base.piece(id) for id in ids.tolist() if id != self._inputs.old_rows]
             notes.append(note)
         return notes

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from langadapt.embed.helper import Helper
     from langadapt.embed.predicted import PredictedRows
+    from langadapt.embed.stored import StoredMaps
     from langadapt.embed.trained_helper import TrainedHelper
     from langadapt.embed.vectors import WordVectors
 
@@ -36,6 +37,7 @@ NEEDS = {
     "parallel": "sentence pairs, `base sentence<TAB>new sentence` a line: `--parallel FILE.tsv`",
     "counts": "counts of token pairs: `--counts FILE.tsv`",
     "rows": "rows of the new tokens: `--rows FILE.safetensors`",
+    "like": "a model that init-embeddings made with this tokenizer from a sibling: `--like MODEL`",
 }
 # There for every method; named in `needs` so that `langadapt show method` can say what a method looks at.
 ALWAYS = ("base_tokenizer", "target_tokenizer", "base_rows")
@@ -68,6 +70,7 @@ class Given:
     parallel: Callable[[], Iterator[tuple[str, ...]]] | None = None
     counts: Callable[[], Iterator[tuple[str, ...]]] | None = None
     rows: "Callable[[], PredictedRows] | None" = None
+    like: "Callable[[], StoredMaps] | None" = None
     digests: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -141,6 +144,10 @@ class InitInputs:
     def rows(self) -> "PredictedRows":
         """Rows that something else predicted, from a file."""
         return self._open("rows", self.given.rows)
+
+    def like(self) -> "StoredMaps":
+        """Row maps of a sibling model."""
+        return self._open("like", self.given.like)
 
     def has(self, need: str) -> bool:
         """Was it given? For methods that can do without."""

@@ -190,7 +190,10 @@ def load_maps(folder: Path) -> dict[str, RowMap]:
     from safetensors.numpy import load_file
 
     if not (folder / MAP_FILE).is_file():
-        raise DataError(f"`{folder}` has no {MAP_FILE}")
+        raise DataError(
+            f"`{folder}` has no {MAP_FILE}",
+            hint="init-embeddings writes it; a trained model has none: take the one that it was trained from",
+        )
     arrays = load_file(folder / MAP_FILE)
     notes: dict[str, list[dict[str, Any]]] = {}
     for note in read_json_lines(folder / PROVENANCE_FILE):

@@ -29,7 +29,13 @@ def copy_origin(base: Path, folder: Path) -> None:
 
 
 def new_rows_of(folder: Path) -> "np.ndarray[Any, np.dtype[np.int64]] | None":
-    """Rows of a model's tables that its base did not have, ascending; None without the file.
+    """Rows of a model's tables that its base did not have, ascending; None without the file."""
+    origin = origin_of(folder)
+    return None if origin is None else np.flatnonzero(origin < 0).astype(np.int64)
+
+
+def origin_of(folder: Path) -> "np.ndarray[Any, np.dtype[np.int32]] | None":
+    """What `write_origin` wrote; None without the file: then old rows stand where they stood, new ones behind them.
 
     DataError if it is for a table of another length.
     """
@@ -40,10 +46,10 @@ def new_rows_of(folder: Path) -> "np.ndarray[Any, np.dtype[np.int64]] | None":
     if not path.is_file():
         return None
     try:
-        origin = load_file(path)[_NAME]
+        origin: np.ndarray[Any, np.dtype[np.int32]] = load_file(path)[_NAME]
     except (SafetensorError, KeyError) as error:
         raise DataError(f"`{path}` cannot be read: {error}", hint="copy the model again") from error
     rows = int(model_facts(folder)["rows"])
     if origin.shape != (rows,):
         raise DataError(f"`{path}` is for {origin.shape[0]:,} rows, the model has {rows:,}")
-    return np.flatnonzero(origin < 0).astype(np.int64)
+    return origin

@@ -47,6 +47,9 @@ class InitConfig(StepConfig):
     source_text: CorpusInput | None = None
     """Text in a language that the base model knows, to score on: for compare-embeddings and `--method auto`."""
 
+    like: ModelInput | None = None
+    """A model that init-embeddings made with this tokenizer from a sibling: its row map is applied again."""
+
     overlap: Literal["bytes", "string", "special"] = "bytes"
     """Tokens of a replaced tokenizer that keep their rows: of the same bytes, of the same string, or special ones."""
 

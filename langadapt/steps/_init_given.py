@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from langadapt.embed.helper import Helper
     from langadapt.embed.predicted import PredictedRows
+    from langadapt.embed.stored import StoredMaps
     from langadapt.embed.trained_helper import TrainedHelper
     from langadapt.embed.vectors import WordVectors
     from langadapt.model.tables import Tables
@@ -62,6 +63,12 @@ def given_by(out: Output, tables: "Tables", target: "TokenTable") -> Given:
 
         return open_rows(there["rows"].path, target)
 
+    @cache
+    def like() -> "StoredMaps":
+        from langadapt.embed.stored import open_stored
+
+        return open_stored(there["like"].path, there["like"].facts.get("base_vocabulary"), target)
+
     return Given(
         base_tokenizer=cache(lambda: _tokenizer(tables.tokens)),
         target_tokenizer=cache(lambda: _tokenizer(target)),
@@ -73,6 +80,7 @@ def given_by(out: Output, tables: "Tables", target: "TokenTable") -> Given:
         parallel=columns("parallel"),
         counts=columns("counts"),
         rows=rows if "rows" in there else None,
+        like=like if "like" in there else None,
         digests={name: value.digest for name, value in there.items()},
     )
 

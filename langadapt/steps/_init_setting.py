@@ -51,17 +51,25 @@ class Setting:
         )
 
 
-def setting(config: InitConfig, out: Output) -> Setting:
-    """Open model and tokenizer, and match their tokens. DataError: damaged tables, or a tokenizer that cannot do."""
+def setting(config: InitConfig, out: Output, *, undo: bool = False) -> Setting:
+    """Open model and tokenizer, and match their tokens. DataError: damaged tables, or a tokenizer that cannot do.
+
+    With `undo` the tokenizer is that of the model's base, and every token of it must have its row in the model.
+    """
     from langadapt.model.matching import match
     from langadapt.model.tables import check_values, open_tables
     from langadapt.model.token_table import TokenTable
     from langadapt.steps._init_given import given_by
+    from langadapt.steps._init_undo import match_undone
 
-    tables = open_tables(one(out.inputs, "model").path)
+    model = one(out.inputs, "model")
+    tables = open_tables(model.path)
     check_values(tables)
     target = TokenTable.from_folder(one(out.inputs, "tokenizer").path)
-    found = match(tables.tokens, target, base_rows=tables.rows)
+    if undo:
+        found = match_undone(tables.tokens, target, model, tables.rows)
+    else:
+        found = match(tables.tokens, target, base_rows=tables.rows)
     tokens = _with_overlap(found, tables.tokens, target, config)
     _check_padding(tables, tokens)
     return Setting(tables, target, tokens, given_by(out, tables, target), config.seed, out.progress)

@@ -34,7 +34,7 @@ KIND = "model"
 SCHEMA = 1
 HEAVY = True
 # Facts of the model that was given, which stay true of the one that is made.
-_KEPT_FACTS = ("method", "base_digest", "old_rows", "added")
+_KEPT_FACTS = ("method", "base_digest", "base_tables", "old_rows", "added")
 # Holds what --lr-probe found.
 RATES = "lr_probe.json"
 # Tokens of each probe on which a merged model is compared with the trained one.

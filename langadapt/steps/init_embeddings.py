@@ -35,6 +35,9 @@ class Config(InitConfig):
     head_method: str | None = None
     """Another method for the head of a model whose head is a table of its own; the same method if not given."""
 
+    undo: Annotated[bool, Flag()] = False
+    """From an adapted model back to its base's vocabulary: `tokenizer` is the base's, and no row is made."""
+
     pad_to_multiple_of: Annotated[int, Field(ge=1)] | None = None
     """Round the number of rows up to a multiple of this; 64 or 128 is faster on some accelerators."""
 
@@ -44,15 +47,20 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.embed.assemble import assemble, layout
     from langadapt.embed.checks import check_saved
     from langadapt.embed.rowmap import save_maps
+    from langadapt.embed.stored import vocabulary_digest
     from langadapt.model.facts import model_facts
     from langadapt.model.row_origin import write_origin
+    from langadapt.model.table_digests import table_digests
+    from langadapt.model.tables import open_tables
     from langadapt.steps._compare_result import facts_of
     from langadapt.steps._init_setting import say_match, setting
+    from langadapt.steps._init_undo import verdict, with_spare_rows
 
     given, tokenizer = one(out.inputs, "model"), one(out.inputs, "tokenizer")
+    _undone_rows(config, given)
     able = auto_candidates(out.inputs, config.method_options, config.head_method) if config.method == AUTO else None
     methods = {} if able else _methods(config, out.inputs)
-    here = setting(config, out)
+    here = setting(config, out, undo=config.undo)
     tables, tokens = here.tables, here.tokens
     if config.head_method is not None and tables.names.head is None:
         what = "no head over its vocabulary" if tables.names.headless else "one table for input and head"
@@ -72,6 +80,7 @@ def run(config: Config, out: Output) -> Artifact:
         method, options = methods[table]
         maps[table] = method(here.inputs(table), options)
     plan = layout(tokens, config.pad_to_multiple_of)
+    plan = with_spare_rows(plan, given) if config.undo else plan
     assemble(tables, plan, maps, tokenizer.path, out.folder, progress=out.progress)
     save_maps(maps, out.folder)
     if not plan.plain:
@@ -85,9 +94,11 @@ def run(config: Config, out: Output) -> Artifact:
     facts = {
         **model_facts(out.folder),
         "tied": tables.tied,
-        "method": config.method,
-        "head_method": config.head_method or config.method,
+        "method": "undo" if config.undo else config.method,
+        "head_method": "undo" if config.undo else config.head_method or config.method,
         "base_digest": given.digest,
+        "base_tables": table_digests(tables),
+        "base_vocabulary": vocabulary_digest(tables.tokens, tables.tokens.text_ids()),
         "old_rows": plan.old_rows,
         "added": len(plan.new_ids),
         "dropped": len(plan.dropped),
@@ -100,6 +111,8 @@ def run(config: Config, out: Output) -> Artifact:
         "head_mass_nats_highest": found.head_mass_highest,
         "checks": len(found.checks),
     }
+    if config.undo:
+        facts["undone"] = verdict(open_tables(out.folder), given, plan, out)
     return out.commit(facts if compared is None else facts | {"auto": facts_of(compared)})
 
 
@@ -135,6 +148,23 @@ def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
     return chosen
 
 
+def _undone_rows(config: Config, given: Input) -> int | None:
+    """Rows of the base's table if an undo is asked for.
+
+    ConfigError for settings that it has no use for, and for a model that does not say what it was made from.
+    """
+    from langadapt.steps._init_undo import old_rows_of
+
+    if not config.undo:
+        return None
+    idle = [name for name in ("head_method", "pad_to_multiple_of", "method_options") if getattr(config, name)]
+    idle += ["method"] if config.method == AUTO else []
+    idle += ["overlap"] if config.overlap != "bytes" else []
+    if idle:
+        raise ConfigError(f"`{idle[0]}` has no use: an undo makes no rows", where="undo", hint="leave it out")
+    return old_rows_of(given)
+
+
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Size of the new model from the headers of the base and the number of new tokens; `auto` costs a comparison."""
     if config.method == AUTO:
@@ -147,7 +177,8 @@ def _writing(config: Config, inputs: Inputs, methods: Mapping[str, tuple[Method,
     """The price of one method and of the model folder."""
     model, tokenizer = one(inputs, "model"), one(inputs, "tokenizer")
     base = _model_facts(model)
-    size = _new_size(model, tokenizer, base)
+    old_rows = _undone_rows(config, model)
+    size = _new_size(model, tokenizer, base) if old_rows is None else (old_rows, 0)
     from langadapt.steps._init_given import learning_seconds
 
     if "parameters" not in base or size is None:
