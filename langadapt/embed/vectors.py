@@ -187,8 +187,8 @@ def _numbers(parts: Sequence[bytes], width: int) -> Floats | None:
 def of_tokens(vectors: WordVectors, tokenizer: "Tokenizer", size: int) -> Floats:
     """Vectors [size, width] of a tokenizer's ids: of each token the mean of the words it occurs in, by their counts.
 
-    Every word is cut as it stands and behind a space. A token of no word has a zero vector (WECHSEL, Minixhofer et al.
-    2022, for vectors without n-grams).
+    Every word is cut as it stands and behind a space; a token counts once in each. A token of no word has a zero vector
+    (WECHSEL, Minixhofer et al. 2022, for vectors without n-grams).
     """
     import torch
 
@@ -199,7 +199,7 @@ def of_tokens(vectors: WordVectors, tokenizer: "Tokenizer", size: int) -> Floats
         part = slice(start, start + _ENCODED_AT_A_TIME)
         words = list(vectors.words[part])
         cut = [
-            encoding.ids
+            list(dict.fromkeys(encoding.ids))
             for prefix in ("", " ")
             for encoding in tokenizer.encode_batch([prefix + word for word in words], add_special_tokens=False)
         ]

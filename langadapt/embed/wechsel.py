@@ -8,7 +8,7 @@ from pydantic import Field
 from langadapt.core.config import Options as BaseOptions
 from langadapt.core.errors import ConfigError
 from langadapt.core.registry import method
-from langadapt.embed.alignment import aligned
+from langadapt.embed.alignment import Alignment, aligned
 from langadapt.embed.builder import RowMapBuilder
 from langadapt.embed.inputs import Floats, InitInputs, Ints
 from langadapt.embed.nearest import neighbors, softened, unit
@@ -52,9 +52,9 @@ def wechsel(inputs: InitInputs, options: Options) -> RowMap:
     if not tokens:
         return rows.build()
     theirs, ours = inputs.base_vectors(), inputs.vectors()
-    rotation, pairs = aligned(theirs, ours, inputs.dictionary())
-    inputs.progress.note(f"word vectors are aligned by {pairs:,} pairs of the dictionary")
-    base = _vectors(theirs, inputs.base, inputs.population, inputs.base_tokenizer(), options.tokens) @ rotation
+    space = aligned(theirs, ours, inputs.dictionary())
+    _say(space, rows, inputs)
+    base = _vectors(theirs, inputs.base, inputs.population, inputs.base_tokenizer(), options.tokens) @ space.rotation
     ids = np.array([token.id for token in tokens], dtype=np.int64)
     target = inputs.target or inputs.base
     mine = _vectors(ours, target, ids, inputs.target_tokenizer(), options.tokens)
@@ -68,6 +68,17 @@ def wechsel(inputs: InitInputs, options: Options) -> RowMap:
     left = np.setdiff1d(np.arange(len(tokens)), made)
     spelled(rows, inputs, [tokens[place] for place in left.tolist()], "no vector")
     return rows.build()
+
+
+def _say(space: Alignment, rows: RowMapBuilder, inputs: InitInputs) -> None:
+    told = f"word vectors are aligned by {space.pairs:,} pairs of the dictionary"
+    if space.accuracy is None:
+        inputs.progress.note(f"{told}; too few to say how well")
+        rows.measured(pairs=space.pairs)
+        return
+    found = f"{space.accuracy:.0%} of {space.tried:,} words that were kept out find their translation as the nearest"
+    inputs.progress.note(f"{told}; {found}")
+    rows.measured(pairs=space.pairs, accuracy=round(space.accuracy, 4), tried=space.tried)
 
 
 def _vectors(words: "WordVectors", tokens: "Vocabulary", ids: Ints, tokenizer: "Tokenizer", how: str) -> Floats:

@@ -13,7 +13,7 @@ from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.rng import stream_key
 from langadapt.embed import focus as focus_file
 from langadapt.embed import nearest as nearest_file
-from langadapt.embed.alignment import aligned
+from langadapt.embed.alignment import aligned, dictionary_places
 from langadapt.embed.focus import focus
 from langadapt.embed.nearest import neighbors, sparse_weights, sparsemax, top, unit
 from langadapt.embed.normal import Options as NormalOptions
@@ -164,15 +164,32 @@ def test_spaces_of_two_widths_are_aligned(ours: int, theirs: int) -> None:
     words = [f"w{n}" for n in range(30)]
     base = WordVectors(words, random((30, ours), 5))
     new = WordVectors([word.upper() for word in words], random((30, theirs), 6))
-    rotation, pairs = aligned(base, new, [(word, word.upper()) for word in words] + [("absent", "W1")])
-    assert rotation.shape == (ours, max(ours, theirs)) and pairs == 30
-    np.testing.assert_allclose(rotation @ rotation.T, np.eye(ours), atol=1e-5)
+    found = aligned(base, new, [(word, word.upper()) for word in words] + [("absent", "W1")])
+    assert found.rotation.shape == (ours, max(ours, theirs)) and (found.pairs, found.accuracy) == (30, None)
+    np.testing.assert_allclose(found.rotation @ found.rotation.T, np.eye(ours), atol=1e-5)
+
+
+@pytest.mark.parametrize("noise", [0.0, 100.0])
+def test_accuracy_is_that_of_words_that_the_fit_did_not_see(noise: float) -> None:
+    words = [f"w{n}" for n in range(1000)]
+    turn, _ = np.linalg.qr(random((6, 6), 3).astype(np.float64))
+    base = random((1000, 6), 5)
+    new = WordVectors(words, (base @ turn + noise * random((1000, 6), 6)).astype(np.float32))
+    found = aligned(WordVectors(words, base), new, [(word, word) for word in words])
+    assert found.tried == 100
+    # by chance one in a thousand
+    assert found.accuracy == 1.0 if noise == 0 else found.accuracy is not None and found.accuracy < 0.05
 
 
 def test_every_spelling_of_a_pair_counts_and_none_is_an_error() -> None:
     base = WordVectors(["house", "House"], random((2, 3), 1))
     new = WordVectors(["Ház", "ház"], random((2, 3), 2))
-    assert aligned(base, new, [("House", "ház")])[1] == 4
+    first, second, counts = dictionary_places([("House", "ház")], base, new)
+    assert aligned(base, new, [("House", "ház")]).pairs == 4
+    # `House` stands for itself and its Title case, `ház` for itself and its lower case
+    expected = {("House", "ház"): 4, ("House", "Ház"): 2, ("house", "ház"): 2, ("house", "Ház"): 1}
+    names = [(base.words[one], new.words[two]) for one, two in zip(first, second, strict=True)]
+    assert dict(zip(names, counts.tolist(), strict=True)) == expected
     with pytest.raises(DataError, match="no pair of the dictionary"):
         aligned(base, new, [("ház", "house")])
 
@@ -184,19 +201,19 @@ def oracle_wechsel(inputs: Any, table: np.ndarray, k: int, temperature: float) -
         sums: dict[int, list[Any]] = {}
         for rank, word in enumerate(words.words, 1):
             for text in (word, " " + word):
-                for id in tokenizer.encode(text, add_special_tokens=False).ids:
+                for id in set(tokenizer.encode(text, add_special_tokens=False).ids):
                     entry = sums.setdefault(id, [0, 0])
                     entry[0] = entry[0] + words.table[rank - 1].astype(np.float64) / rank
                     entry[1] += 1 / rank
         return {id: total / weight for id, (total, weight) in sums.items()}
 
     base, new = inputs.base_vectors(), inputs.vectors()
-    pairs = set()
+    pairs = []
     for first, second in inputs.dictionary():
         for one in (first, first.lower(), first.title()):
             for two in (second, second.lower(), second.title()):
                 if one in base.words and two in new.words:
-                    pairs.add((list(base.words).index(one), list(new.words).index(two)))
+                    pairs.append((list(base.words).index(one), list(new.words).index(two)))
     x = base.table[[one for one, _ in pairs]].astype(np.float64)
     y = new.table[[two for _, two in pairs]].astype(np.float64)
     left, _, right = np.linalg.svd(x.T @ y)
