@@ -41,9 +41,11 @@ def top(similar: "torch.Tensor", count: int) -> tuple[Floats, Ints]:
     """(values, columns) [rows, count] of the largest values of each row, falling; of equal ones the lower column."""
     import torch
 
-    values, columns = torch.topk(similar, count, dim=1)
-    last = values[:, -1:]
-    tied = torch.nonzero((similar >= last).sum(dim=1) > count).flatten()
+    # one more than asked for shows whether the last of them is one of several equal ones
+    values, columns = torch.topk(similar, min(count + 1, similar.shape[1]), dim=1)
+    last = values[:, count - 1 : count]
+    tied = torch.nonzero(values[:, -1] == last[:, 0]).flatten() if values.shape[1] > count else torch.zeros(0).long()
+    values, columns = values[:, :count].contiguous(), columns[:, :count].contiguous()
     found, places = values.numpy(), columns.numpy()
     for row in tied.tolist():
         candidates = torch.nonzero(similar[row] >= last[row]).flatten().numpy()
