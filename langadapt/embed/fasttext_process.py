@@ -124,8 +124,21 @@ def child(place: str) -> None:
         found = [(word, int(count)) for word, count in zip(names, frequencies, strict=True) if word != END_OF_LINE]
         words = [word for word, _ in found[: job["most_words"]]]
         counts = [count for _, count in found[: job["most_words"]]]
-    table = np.zeros((len(words), model.get_dimension()), dtype=np.float32)
-    for place_, word in enumerate(words):
-        table[place_] = model.get_word_vector(word)
-    np.save(folder / "table.npy", table)
+    np.save(folder / "table.npy", _vectors(model, words))
     write_durably(folder / "words.json", pretty_json({"words": words, "counts": counts}))
+
+
+def _vectors(model: Any, words: Sequence[str]) -> Floats:
+    """Vectors [words, dim] as fastText writes them into .vec files: the mean of the rows of a word and its n-grams.
+
+    The library's own `get_word_vector` scales them to length 1 since fasttext-community 0.11, which would change every
+    mean and every rotation that is made of them.
+    """
+    rows = None if model.is_quantized() else np.asarray(model.f.getInputMatrix())
+    table = np.zeros((len(words), model.get_dimension()), dtype=np.float32)
+    for place, word in enumerate(words):
+        ids = model.get_subwords(word)[1]
+        if len(ids):
+            parts = [model.get_input_vector(id) for id in ids] if rows is None else rows[ids]
+            table[place] = np.mean(parts, axis=0, dtype=np.float32)
+    return table

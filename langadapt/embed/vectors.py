@@ -84,7 +84,7 @@ def learned(
     """
     from importlib.metadata import version
 
-    key = {"settings": settings, "source": source, "fasttext": version("fasttext-community"), "format": 1}
+    key = {"settings": settings, "source": source, "fasttext": version("fasttext-community"), "format": 2}
     place = place_of("vectors", key)
     if (found := _from_cache(place)) is not None:
         return found
