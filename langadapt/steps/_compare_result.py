@@ -184,9 +184,12 @@ def _notes(summary: Mapping[str, Any], order: Sequence[str]) -> tuple[str, ...]:
     ]
     if lost:
         notes.append(f"No better than that on target text: {', '.join(f'`{name}`' for name in lost)}.")
-    counts = [found["tokens"] for name in order for found in summary["methods"][name]["hidden"].values()]
-    if any(counts):
-        notes.append(f"Hidden rows: {max(counts):,} tokens that the base has, given as if they were new.")
+    hidden = [found for name in order for found in summary["methods"][name]["hidden"].values() if found["tokens"]]
+    if hidden:
+        null = f"the mean row has cosine {hidden[0]['cosine_of_mean']:.2f} to them"
+        notes.append(
+            f"Hidden rows: {hidden[0]['tokens']:,} tokens that the base has, given as if they were new; {null}."
+        )
     for name in order:
         seen = max((found.get("looked", 0) for found in summary["methods"][name]["hidden"].values()), default=0)
         if seen:
