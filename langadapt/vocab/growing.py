@@ -16,7 +16,7 @@ from langadapt.vocab.family import Growth, Wish
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.merging import Learned, PairLearner
 from langadapt.vocab.prune import grow_to
-from langadapt.vocab.rules import JoinRules, is_text, keeps_digits_apart
+from langadapt.vocab.rules import JoinRules, is_text, keeps_digits_apart, torn_ends
 from langadapt.vocab.scripts import only_in
 from langadapt.vocab.spm_checks import merges_kept as every_split_kept
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
@@ -192,9 +192,10 @@ class BpeFamily:
 
     def _allowed(self, guard: Guard, wish: Wish) -> Callable[[int, int, bytes, bytes], bool]:
         apart = wish.split_digits == "yes" or (wish.split_digits == "auto" and self.splits_digits())
-        rules = JoinRules(wish.max_token_bytes, apart)
-        whole = {self.content(word) for word in guard.whole}
         outside = self.never_joined()
+        torn = torn_ends(guard.pairs, {id: text for id, text in self._contents.items() if id not in outside})
+        rules = JoinRules(wish.max_token_bytes, apart, torn)
+        whole = {self.content(word) for word in guard.whole}
 
         def allowed(left: int, right: int, left_bytes: bytes, right_bytes: bytes) -> bool:
             return (

@@ -8,6 +8,9 @@ from functools import lru_cache
 # A script with fewer of a text's letters is there by accident: a quotation, a symbol of mathematics.
 MAIN_SHARE = 0.05
 
+# Bytes of UTF-8 that no character begins with.
+_CONTINUATIONS = bytes(range(0x80, 0xC0))
+
 # First words of names that say what a letter is for, not whose it is (U+00B5 is `MICRO SIGN`).
 _NO_SCRIPT = ("", "COMBINING", "MODIFIER", "VARIATION", "ZERO", "MICRO", "FEMININE", "MASCULINE", "OHM", "KELVIN")
 
@@ -51,11 +54,12 @@ def shown_script(content: bytes) -> str:
 
 
 def only_in(content: bytes, scripts: Collection[str]) -> bool:
-    """Can these bytes, which begin at a character, stand in no text without a letter of `scripts`?
+    """Can these bytes stand in no text without a letter of `scripts`?
 
     They hold such a letter, or end inside a character that can only become one: every assigned character whose UTF-8
-    begins with the last bytes is of these scripts.
+    begins with the last bytes is of these scripts. The end of a character that they begin with says nothing.
     """
+    content = content.lstrip(_CONTINUATIONS)
     text = content.decode("utf-8", "ignore")
     if any(script_of(letter) in scripts for letter in text):
         return True
