@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,19 @@ class Block:
     source: str
     epoch: int
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """A stretch of text as two tokenizers cut it: `new` and `old` are its ids (int32).
+
+    `new_at[i]` and `old_at[i]` are places of tokens that end at the same byte, ascending, from the first new token on.
+    """
+
+    new: "np.ndarray[Any, np.dtype[np.int32]]"
+    old: "np.ndarray[Any, np.dtype[np.int32]]"
+    new_at: "np.ndarray[Any, np.dtype[np.int32]]"
+    old_at: "np.ndarray[Any, np.dtype[np.int32]]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,9 +54,7 @@ def step_seconds(
 ) -> float:
     """Seconds of one optimiser step, from one layer, a piece of the head and a piece of the optimiser timed here."""
     tokens = work.micro_tokens
-    timed_layer = min(tokens, max(64, round(2e10 / (6 * shape.layer_width * shape.hidden))))
-    timed_layer = max(1, timed_layer // work.block_tokens) * min(work.block_tokens, timed_layer)
-    layer = _time(_layer(shape, timed_layer, work, device), device, budget_seconds * 0.5) / timed_layer
+    layer = layer_seconds(shape, work, device=device, budget_seconds=budget_seconds * 0.5)
     timed_head = min(tokens, max(32, round(6e10 / (6 * shape.rows * shape.hidden))))
     head = _time(_head(shape, timed_head, work, device), device, budget_seconds * 0.35) / timed_head
     timed_numbers = min(shape.trained, 4_000_000)
@@ -66,6 +64,13 @@ def step_seconds(
     products = (3 if shape.body_moves or shape.rank else 2) + recompute
     body = layer * shape.layers * products / 3
     return work.batch_blocks * work.block_tokens * (body + head) + shape.trained * move
+
+
+def layer_seconds(shape: Shape, work: Work, *, device: torch.device, budget_seconds: float = 0.75) -> float:
+    """Seconds that one layer takes for a token, forward and backward (three products a matrix), timed here."""
+    timed = min(work.micro_tokens, max(64, round(2e10 / (6 * shape.layer_width * shape.hidden))))
+    timed = max(1, timed // work.block_tokens) * min(work.block_tokens, timed)
+    return _time(_layer(shape, timed, work, device), device, budget_seconds) / timed
 
 
 def _time(job: Callable[[], None], device: torch.device, budget_seconds: float) -> float:

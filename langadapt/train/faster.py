@@ -64,7 +64,7 @@ def compile_layers(model: nn.Module) -> "Callable[[], Any]":
     Layers of one kind share their code, so compiling takes as long as one of them. Probes have other shapes: run
     compiled, what they leave in the compiler would depend on whether a run was interrupted. ConfigError: no layers.
     """
-    layers = _layers(model)
+    layers = layers_of(model)
     if not layers:
         raise ConfigError(f"{type(model).__name__} has no list of layers to compile", hint="leave `--compile` out")
     for layer in layers:
@@ -91,7 +91,7 @@ def _compiler() -> str | None:
     )
 
 
-def _layers(model: nn.Module) -> list[nn.Module]:
+def layers_of(model: nn.Module) -> list[nn.Module]:
     """The entries of the longest list of modules."""
     lists: list[nn.ModuleList] = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     lists.sort(key=lambda each: -len(each))

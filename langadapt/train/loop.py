@@ -23,12 +23,13 @@ from langadapt.core.errors import Interrupted, TrainingFailed
 from langadapt.core.progress import Progress
 from langadapt.core.rng import stream_key
 from langadapt.core.types import Block
-from langadapt.train.batches import Layout, collate, count_labels
+from langadapt.train.batches import Layout
 from langadapt.train.checkpoint import Checkpoints, Saved
-from langadapt.train.head import Head, loss_of
+from langadapt.train.head import Head
 from langadapt.train.incident import Decode, write_incident
 from langadapt.train.journal import Journal
 from langadapt.train.memory import out_of_memory_explained
+from langadapt.train.objective import Objective, next_token
 from langadapt.train.optimiser import Optimiser
 from langadapt.train.spikes import PATIENCE, Watch
 from langadapt.train.stages import Course
@@ -49,6 +50,7 @@ class Settings:
     """How to train. Steps are optimiser steps; a step reads `batch_blocks` blocks, `micro_batch_blocks` at a time.
 
     `head` lets the loss do the last product; `guessing` is the loss of a model that knows nothing (nats a token).
+    `objective` is what is learned, by default the next token of each block.
     """
 
     course: Course
@@ -66,11 +68,17 @@ class Settings:
     guessing: float = math.inf
     # a checkpoint of long work before the result is written; a short run that writes none needs none
     saves_end: bool = True
+    objective: Objective | None = None
 
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
         return self.course.schedule.steps
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens of one forward pass."""
+        return self.micro_batch_blocks * self.block_tokens
 
     @property
     def batch_tokens(self) -> int:
@@ -83,8 +91,8 @@ class Surroundings:
     """What the loop is handed by its caller: where data comes from, how to probe, where to write.
 
     `batch_at(step)` gives the blocks of a step and `positions_at(step)` their places in the stream; `probe()` bits per
-    byte by name; `watched` names the probes of languages that must not be forgotten; `plainly()` is a context in
-    which the model runs as it was loaded (not compiled).
+    byte by name (or what `unit` says); `watched` names the probes of languages that must not be forgotten; `plainly()`
+    is a context in which the model runs as it was loaded (not compiled).
     """
 
     batch_at: Callable[[int], list[Block]]
@@ -98,6 +106,7 @@ class Surroundings:
     progress: Progress
     timing: Callable[[int, float], None] = lambda step, seconds: None
     plainly: Callable[[], AbstractContextManager[None]] = nullcontext
+    unit: str = "bits per byte"
 
 
 @dataclass
@@ -149,12 +158,12 @@ def train(
 
             began = time.monotonic()
             blocks = around.batch_at(done.step)
-            with out_of_memory_explained(settings.micro_batch_blocks * settings.block_tokens):
+            with out_of_memory_explained(settings.tokens_at_once, _objective(model, settings).lighter):
                 loss = _accumulate(model, blocks, done.step, settings)
             norm = optimiser.gradient_norm()
             complaint = _not_finite(loss, float(norm))
             if complaint and (settings.bad_step == "stop" or _in_a_row(around.journal, done.step) + 1 >= PATIENCE):
-                raise _incident(optimiser, around, done.step, blocks, loss, complaint)
+                raise _incident(optimiser, around, settings, done.step, blocks, loss, complaint)
             learning_rate = course.rate_at(done.step)
             if complaint is None:
                 with _drawing(settings.seed, "rounding", done.step, 0, next(model.parameters()).device):
@@ -174,9 +183,8 @@ def train(
             around.timing(done.step, time.monotonic() - began)
             task.advance(1, f"loss {loss:.3f}", poll=False)
             if watch.complaint() is not None:
-                raise _incident(
-                    optimiser, around, done.step - 1, blocks, loss, watch.complaint() or "", since=watch.streak
-                )
+                why = watch.complaint() or ""
+                raise _incident(optimiser, around, settings, done.step - 1, blocks, loss, why, since=watch.streak)
             if done.step % settings.checkpoint_every == 0 and done.step < steps:
                 around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
                 saved_at, saved_when = done.step, time.monotonic()
@@ -208,8 +216,9 @@ def _rehearse(model: nn.Module, optimiser: Optimiser, around: Surroundings, sett
     size = settings.micro_batch_blocks
     device = next(model.parameters()).device
     cuts = [blocks[first : first + size] for first in range(0, len(blocks), size)]
-    largest = max(cuts, key=lambda cut: collate(cut, settings.layout, torch.device("cpu")).labels_BL.numel())
-    with out_of_memory_explained(size * settings.block_tokens):
+    objective = _objective(model, settings)
+    largest = max(cuts, key=objective.size)
+    with out_of_memory_explained(settings.tokens_at_once, objective.lighter):
         optimiser.prepare()
         _accumulate(model, largest, step, settings)
         if device.type == "cuda":
@@ -247,17 +256,21 @@ def _in_a_row(journal: Journal, step: int) -> int:
 def _accumulate(model: nn.Module, blocks: Sequence[Block], step: int, settings: Settings) -> float:
     """Gradients of the mean loss over all labels of the step; returns that loss (nats a token)."""
     device = next(model.parameters()).device
-    labels = count_labels(blocks)
+    objective = _objective(model, settings)
+    labels = objective.count(blocks)
     total = torch.zeros((), device=device)
     for first in range(0, len(blocks), settings.micro_batch_blocks):
         interrupt.poll()
-        batch = collate(blocks[first : first + settings.micro_batch_blocks], settings.layout, device)
         with _drawing(settings.seed, "dropout", step, first, device):
             with _autocast(device, settings.compute):
-                loss = loss_of(model, batch, labels, settings.head)
+                loss = objective.loss(blocks[first : first + settings.micro_batch_blocks], labels)
             loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return float(total)
+
+
+def _objective(model: nn.Module, settings: Settings) -> Objective:
+    return settings.objective or next_token(model, settings.layout, settings.head)
 
 
 def _probe(around: Surroundings, step: int, settings: Settings) -> None:
@@ -268,14 +281,15 @@ def _probe(around: Surroundings, step: int, settings: Settings) -> None:
             values = around.probe()
         wrong = [name for name, value in sorted(values.items()) if not math.isfinite(value)]
         if wrong:
-            raise TrainingFailed(f"bits per byte of `{wrong[0]}` are not finite at step {step}", hint=_LOWER)
+            raise TrainingFailed(f"{around.unit} of `{wrong[0]}` are not finite at step {step}", hint=_LOWER)
         around.journal.add_probes(step, step * settings.batch_tokens, values)
     start = around.journal.probes_at(0)
     if start is None or step == 0:
         return
     for name in sorted(values.keys() & start.keys()):
         rise = values[name] / start[name] - 1.0
-        said = f"`{name}` went from {start[name]:.3f} to {values[name]:.3f} bits per byte ({rise:+.1%}) at step {step}"
+        course = f"from {start[name]:.3f} to {values[name]:.3f} {around.unit}"
+        said = f"`{name}` went {course} ({rise:+.1%}) at step {step}"
         if name not in around.watched:
             if not rise <= _RUINED:
                 raise TrainingFailed(f"{said}: training ruins the model; the last checkpoint is kept", hint=_LOWER)
@@ -295,6 +309,7 @@ def _probe(around: Surroundings, step: int, settings: Settings) -> None:
 def _incident(
     optimiser: Optimiser,
     around: Surroundings,
+    settings: Settings,
     step: int,
     blocks: Sequence[Block],
     loss: float,
@@ -306,7 +321,7 @@ def _incident(
     positions = around.positions_at(step)
     hint = "look at the text in that folder; then try a lower `--learning-rate` with another `--out`"
     before = around.checkpoints.newest_before(step - since + 2)
-    if before is not None:
+    if before is not None and (settings.objective is None or settings.objective.can_leave_out):
         first = around.positions_at(step - since + 1)[0]
         hint += (
             f", or leave the text out: `--branch-from {before} "

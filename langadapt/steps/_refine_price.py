@@ -1,0 +1,165 @@
+"""The price of refine-embeddings: snippets are found as in the run, one layer is timed on this machine."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from langadapt.core.errors import DataError
+from langadapt.core.inputs import Input, Inputs
+from langadapt.core.progress import Progress
+from langadapt.core.types import Estimate
+from langadapt.core.units import show_bytes, show_seconds
+from langadapt.steps._refine_scores import CONTEXT_BYTES, sets_of
+from langadapt.steps._vocabulary import one
+
+if TYPE_CHECKING:
+    import torch
+
+    from langadapt.embed.snippets import Snippets
+    from langadapt.model.compute import Compute
+    from langadapt.train.footprint import Shape
+
+# Program start, choosing the separator, loading three times, writing, hashing and comparing what was written.
+_START_SECONDS, _SECONDS_A_GIGABYTE = 12.0, 14.0
+# Python, torch, transformers and two tokenizers.
+_PROGRAM_BYTES = 560_000_000
+_STORED_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_MEASUREMENTS = 4
+
+
+class Wishes(Protocol):
+    """What the user may set that changes the price."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def set_bytes(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def steps(self) -> int | None: ...
+    @property
+    def batch_snippets(self) -> int: ...
+    @property
+    def micro_batch_snippets(self) -> int | None: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def betas(self) -> tuple[float, float]: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def checkpoint_steps(self) -> int | None: ...
+    @property
+    def keep_checkpoints(self) -> int: ...
+    @property
+    def layer(self) -> int | None: ...
+    @property
+    def next_token(self) -> float: ...
+    @property
+    def compute(self) -> Any: ...
+    @property
+    def device(self) -> Any: ...
+    @property
+    def threads(self) -> int | None: ...
+
+
+def price(wishes: Wishes, inputs: Inputs, corpora: Mapping[str, Input], search: Mapping[str, int]) -> Estimate:
+    """Time, memory and disk; nothing but problems while model or text are not there yet."""
+    from langadapt.model.compute import resolve_compute, threads_set
+    from langadapt.model.facts import model_facts
+    from langadapt.steps._refine_given import open_given, seen_ids, snippets_of
+    from langadapt.train.footprint import shape_of
+    from langadapt.train.machine import busy_with, choose_device
+    from langadapt.train.refine import make_plan
+
+    model = one(inputs, "model")
+    teacher = inputs.get("teacher")
+    there = [model, *corpora.values(), *([teacher] if isinstance(teacher, Input) else [])]
+    if not all(item.exists for item in there):
+        return Estimate(facts=dict(model.facts), rows=(("refine", "cannot be priced before model and text are there"),))
+    given = open_given(inputs)
+    learned, held_out = snippets_of(given, corpora["target"], Progress(), **search)
+    facts, ids = model_facts(model.path), seen_ids(learned.counts)
+    if not all(facts.get(name) for name in ("parameters", "rows", "hidden_size", "layers")):
+        raise DataError(f"`{model.given}` does not say how large it is", hint="run it without `--dry-run`")
+    shape = shape_of(
+        parameters=int(facts["parameters"]), rows=int(facts["rows"]), hidden=int(facts["hidden_size"]),
+        layers=int(facts["layers"]), tied=bool(facts["tied"]), moves="none",
+    )  # fmt: skip
+    plan, device, compute = (
+        make_plan(wishes, len(learned)),
+        choose_device(wishes.device),
+        resolve_compute(wishes.compute),
+    )
+    with threads_set(wishes.threads):
+        parts = _snippet_seconds(wishes, shape, learned, plan.micro_batch, compute, device)
+        scoring, scoring_bytes = _scoring(wishes, shape, corpora, compute)
+    step = plan.batch * parts
+    measuring = _MEASUREMENTS * (0 if held_out is None else len(held_out)) * parts * 2 / 3
+    weights = int(facts["parameters"]) * _STORED_BYTES.get(str(facts["dtype"]), 4)
+    seconds = _START_SECONDS + _SECONDS_A_GIGABYTE * weights / 1e9 + scoring + plan.steps * step + measuring
+    moving = len(ids) * shape.hidden * (2 if wishes.next_token and not facts["tied"] else 1)
+    memory = max(
+        scoring_bytes, _PROGRAM_BYTES + _training_bytes(wishes, shape, learned, plan.micro_batch, compute, weights)
+    )
+    busy = busy_with(device)
+    predicted: dict[str, object] = {**model.facts, **facts, "refined": len(ids), "snippets": len(learned)}
+    new, old = learned.tokens()
+    return Estimate(
+        seconds=seconds,
+        memory_bytes=round(memory + 12 * moving),
+        disk_bytes=weights + (wishes.keep_checkpoints + 1) * 12 * moving + 30_000_000,
+        facts=predicted,
+        rows=(
+            ("new tokens", f"{len(ids):,} of {len(given.new_ids):,} stand in the text"),
+            ("snippets", f"{len(learned):,}: {new:,} new tokens, {old:,} old pieces"),
+            ("read", f"{plan.epochs:.3g} times in {plan.steps:,} steps of {plan.batch}"),
+            ("a step", f"{show_seconds(step)} ({compute})"),
+            ("scoring before and after", show_seconds(scoring)),
+            *([("timed while busy", f"{busy}; with nothing else running it may take far less time")] if busy else []),
+            ("model files", show_bytes(weights)),
+        ),
+    )
+
+
+def _snippet_seconds(
+    wishes: Wishes, shape: "Shape", learned: "Snippets", micro_batch: int, compute: "Compute", device: "torch.device"
+) -> float:
+    """Seconds of one snippet: the student there and back (two of three products), the teacher there."""
+    from langadapt.train.cost import layer_seconds
+    from langadapt.train.footprint import Work
+
+    new, old = (tokens / len(learned) + 1 for tokens in learned.tokens())
+    a_token = layer_seconds(shape, Work(max(1, round(new)), micro_batch, micro_batch, compute), device=device)
+    layers = min(wishes.layer or shape.layers, shape.layers)
+    student = new * layers * 2 / 3
+    if wishes.next_token:
+        # all layers there, and the head as wide as so many layers
+        student += new * ((shape.layers - layers) / 3 + shape.rows / shape.layer_width / 3)
+    return a_token * (student + old * layers / 3)
+
+
+def _scoring(wishes: Wishes, shape: "Shape", corpora: Mapping[str, Input], compute: "Compute") -> tuple[float, int]:
+    """Seconds and memory of scoring the held-out texts with the model before and after."""
+    from langadapt.evaluate.price import model_cost, window_bytes
+    from langadapt.model.compute import matrix_rate
+
+    read = sum(window_bytes(chosen, CONTEXT_BYTES) for chosen in sets_of(wishes, corpora).values())
+    cost = model_cost((shape.parameters, shape.rows), _BYTES_PER_TOKEN, read, compute, matrix_rate(compute))
+    return 2 * cost.seconds, cost.memory_bytes
+
+
+# Between that of the new language, which has new tokens, and that of a language that the base knows.
+_BYTES_PER_TOKEN = 3.5
+
+
+def _training_bytes(
+    wishes: Wishes, shape: "Shape", learned: "Snippets", micro_batch: int, compute: "Compute", weights: int
+) -> float:
+    """Weights as they are stored, the student's activations; or the weights in fp32 while they are loaded."""
+    from langadapt.train.footprint import Work, activation_bytes
+
+    work = Work(max(learned.longest()), micro_batch, micro_batch, compute)
+    layers = min(wishes.layer or shape.layers, shape.layers) if not wishes.next_token else shape.layers
+    activations = micro_batch * learned.longest()[0] * layers * activation_bytes(shape, work)
+    return max(4.0 * shape.parameters + weights, weights + activations)

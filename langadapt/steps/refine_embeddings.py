@@ -1,0 +1,262 @@
+"""Refine rows of new tokens so that the model sees a word as it saw the word's old pieces (token distillation)."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from langadapt.core.artifact import Artifact, Output
+from langadapt.core.config import CorpusInput, Flag, ModelInput, Reads, Runtime, StepConfig
+from langadapt.core.inputs import Input, Inputs
+from langadapt.core.io import pretty_json, write_durably
+from langadapt.core.types import Estimate, Table
+from langadapt.core.units import Bytes, Count
+from langadapt.steps._vocabulary import one
+
+if TYPE_CHECKING:
+    from langadapt.embed.snippets import Snippets
+    from langadapt.steps._refine_given import Given
+    from langadapt.train.refine import Plan, Refined
+
+KIND = "model"
+SCHEMA = 1
+HEAVY = True
+_TEACHER = Reads(("model",), True, "langadapt.model.load:resolve", True)
+_Average = Annotated[float, Field(ge=0, lt=1)]
+# Digits that survive another number of threads.
+_DIGITS = 6
+
+
+class Config(StepConfig):
+    """What refine-embeddings takes."""
+
+    model: ModelInput
+    """Model made by init-embeddings; its body and old rows stay as they are."""
+    corpus: CorpusInput
+    """Text in the new language: a corpus artifact or plain files."""
+    teacher: Annotated[str, _TEACHER] | None = None
+    """The base model, where the tokenizer replaced its own; by default the model itself reads with its old tokens."""
+    source: CorpusInput | None = None
+    """Text in a language that the model knows, to measure what it loses."""
+    layer: Annotated[Annotated[int, Field(ge=1)] | None, Flag()] = None
+    """Layer behind which hidden states are compared; by default the last, behind the final norm."""
+    snippets: Annotated[Annotated[int, Field(ge=1, le=10_000)], Flag()] = 20
+    """Snippets for each new token, where the text has so many; one snippet serves all new tokens that stand in it."""
+    snippet_tokens: Annotated[int, Field(ge=2, le=4096)] = 50
+    """New tokens in a snippet, about."""
+    held_out_snippets: Annotated[int, Field(ge=0)] = 64
+    """Snippets of held-out text that the distance is measured on and that are never learned from."""
+    next_token: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the next token's cross entropy, from which the head's new rows learn; 0: they do not."""
+    epochs: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often each snippet is read."""
+    steps: Annotated[Annotated[Count, Field(ge=1)] | None, Flag()] = None
+    """Optimiser steps, in place of epochs."""
+    batch_snippets: Annotated[int, Field(ge=1)] = 16
+    """Snippets of one step."""
+    micro_batch_snippets: Annotated[int, Field(ge=1)] | None = None
+    """Snippets computed at once; by default all of a step."""
+    learning_rate: Annotated[Annotated[float, Field(gt=0)], Flag()] = 1e-3
+    """Peak learning rate; 5 % of the steps lead up to it, then a cosine to a tenth."""
+    betas: tuple[_Average, _Average] = (0.9, 0.95)
+    """AdamW's two averages."""
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest gradient norm; longer gradients are shortened to it."""
+    max_corpus_bytes: Annotated[Bytes, Field(ge=1)] = 16_000_000
+    """Text to look for snippets in, at most."""
+    set_bytes: Annotated[Bytes, Field(ge=50)] = 15_000
+    """Held-out text of each language that bits per byte are measured on, before and after."""
+    document_separator: str = "auto"
+    """Token before each snippet and text: `auto` takes the one behind which the model scores held-out text best."""
+    compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
+    """Precision of matrix products; auto: bf16 where the processor has units for it. Rows that move are fp32."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], Flag(), Runtime()] = "auto"
+    """Where to compute."""
+    checkpoint_steps: Annotated[int | None, Runtime(), Field(ge=1)] = None
+    """Steps between checkpoints; by default half of the run, at most 250."""
+    keep_checkpoints: Annotated[int, Runtime(), Field(ge=1)] = 2
+    """Checkpoints to keep."""
+    threads: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, Runtime()] = None
+    """CPU threads; the last bits of a result depend on it, so go on with the number that a run began with."""
+
+
+def run(config: Config, out: Output) -> Artifact:
+    """Find snippets, score, move the rows, write the folder, check it, score again."""
+    from langadapt.model.compute import threads_set
+
+    with threads_set(config.threads):
+        return _run(config, out)
+
+
+def _run(config: Config, out: Output) -> Artifact:
+    from langadapt.model.compute import resolve_compute
+    from langadapt.model.facts import model_facts
+    from langadapt.steps import _refine_scores as scores
+    from langadapt.steps._refine_given import open_given, prefix_of, seen_ids, snippets_of
+    from langadapt.train.machine import choose_device
+    from langadapt.train.refine import make_plan
+
+    model = one(out.inputs, "model")
+    given, device, compute = open_given(out.inputs), choose_device(config.device), resolve_compute(config.compute)
+    corpora = _corpora(out.inputs)
+    learned, held_out = snippets_of(given, corpora["target"], out.progress, **_search(config))
+    if held_out is None:
+        out.progress.warn("the text holds out no snippets: what was learned is not measured on text that was not read")
+    _check_positions(model.path, learned)
+    ids = seen_ids(learned.counts)
+    missing = len(given.new_ids) - len(ids)
+    if missing:
+        out.progress.note(f"{missing:,} of {len(given.new_ids):,} new tokens stand in no text and stay as they are")
+    separator = scores.choose_prefix(config.document_separator, model, given.tokenizer, corpora, out.progress)
+    prefixes = prefix_of(given, separator)
+    sets, kept = scores.sets_of(config, corpora), out.partial
+    score = partial(
+        scores.score, sets=sets, kept=kept, prefix=prefixes[0], compute=compute, device=device, progress=out.progress
+    )
+    score(scores.BEFORE, model.path)
+    plan = make_plan(config, len(learned))
+    refined = _refine(config, out, given, learned, held_out, ids.tolist(), prefixes, plan)
+    facts = _write(out, refined, learned.counts, ids.tolist())
+    score(scores.AFTER, out.folder)
+    langs = {name: str(corpus.facts.get("lang") or "und") for name, corpus in corpora.items()}
+    bits = scores.compare(sets, langs, int(model_facts(out.folder)["rows"]), kept, config.seed)
+    measured = {
+        name: {end: round(value, _DIGITS) for end, value in ends.items()} for name, ends in refined.measured.items()
+    }
+    report = {"held_out": measured, "bits_per_byte": bits}
+    write_durably(out.folder / "refined.json", pretty_json(report))
+    out.run_record["computed_with"] = refined.computed_with
+    return out.commit(
+        {
+            **model.facts,
+            **model_facts(out.folder),
+            **facts,
+            "refined": len(ids),
+            "without_snippets": missing,
+            "layer": config.layer,
+            "snippets": len(learned),
+            "held_out_snippets": 0 if held_out is None else len(held_out),
+            "steps": refined.steps,
+            "epochs": round(plan.epochs, 3),
+            "learning_rate": config.learning_rate,
+            "refine_separator": separator,
+            "final_loss": refined.final_loss,
+            **report,
+        }
+    )
+
+
+def _refine(
+    config: Config,
+    out: Output,
+    given: "Given",
+    learned: "Snippets",
+    held_out: "Snippets | None",
+    ids: list[int],
+    prefixes: tuple[int, int],
+    plan: "Plan",
+) -> "Refined":
+    from langadapt.model.compute import resolve_compute
+    from langadapt.train.distill import Goal
+    from langadapt.train.machine import choose_device
+    from langadapt.train.refine import Around, make_distiller, refine
+
+    device = choose_device(config.device)
+    goal = Goal(*prefixes, layer=config.layer, next_token=config.next_token, old_table=given.old_table)
+    distiller = make_distiller(one(out.inputs, "model").path, ids, goal, device)
+    out.progress.note(
+        f"{len(ids):,} rows, {len(learned):,} snippets, each read {plan.epochs:.2g} times: {plan.steps:,} steps of "
+        f"{plan.batch}"
+    )
+    around = Around(
+        snippet_at=learned.__getitem__,
+        held_out=[] if held_out is None else [held_out[at] for at in range(len(held_out))],
+        decode=lambda tokens: str(given.tokenizer.decode(list(tokens))),
+        run=out.identity.fingerprint,
+        folder=out.partial,
+        progress=out.progress,
+        compute=resolve_compute(config.compute),
+        device=device,
+        timing=lambda step, seconds: out.timing("refine_step", step=step, seconds=round(seconds, 4)),
+    )
+    return refine(distiller, config, plan, around, max(learned.longest()))
+
+
+def _write(out: Output, refined: "Refined", counts: Mapping[int, int], ids: list[int]) -> dict[str, Any]:
+    """Write the model folder with its records, and check it; returns what the checks found."""
+    from langadapt.embed.refined import check_refined, write_record
+    from langadapt.model.row_origin import copy_origin
+    from langadapt.model.save import write_model
+    from langadapt.model.tables import open_tables
+
+    folder = one(out.inputs, "model").path
+    tables = open_tables(folder)
+    stored = {"input": tables.stored.input, "head": tables.stored.head}
+    names = {name: stored[name] for name in refined.rows if stored[name] is not None}
+    replaced = {str(name): _with_rows(tables, str(name), refined.rows[table], ids) for table, name in names.items()}
+    write_model(folder, out.folder, replaced, progress=out.progress)
+    copy_origin(folder, out.folder)
+    write_record(folder, out.folder, {id: counts[id] for id in ids}, names.keys())
+    write_durably(out.folder / "metrics.jsonl", refined.journal)
+    checks = check_refined(tables, open_tables(out.folder), dict.fromkeys(names, ids))
+    outside = sum(int(check.value or 0) for check in checks if "percentile" in check.name)
+    if outside:
+        out.progress.warn(f"{outside:,} refined rows are shorter or longer than old rows are: see checks.json")
+    return {"checks": len(checks), "norms_outside": outside, "refined_tables": sorted(names)}
+
+
+def _with_rows(tables: Any, name: str, rows: Any, ids: list[int]) -> Callable[[], Any]:
+    def made() -> Any:
+        import torch
+
+        table = tables.weights.read(name)
+        table[torch.tensor(ids)] = rows.to(table.dtype)
+        return table
+
+    return made
+
+
+def _corpora(inputs: Inputs) -> dict[str, Input]:
+    source = inputs.get("source")
+    return {"target": one(inputs, "corpus")} | ({"source": source} if isinstance(source, Input) else {})
+
+
+def _search(config: Config) -> dict[str, int]:
+    return {
+        "each": config.snippets,
+        "tokens": config.snippet_tokens,
+        "most_bytes": config.max_corpus_bytes,
+        "held_out": config.held_out_snippets,
+    }
+
+
+def _check_positions(folder: Path, learned: "Snippets") -> None:
+    from langadapt.model.facts import check_positions
+
+    longest = 1 + max(learned.longest())
+    check_positions(folder, longest, "a snippet has", "`-o snippet_tokens` makes them shorter, at most {0:,} tokens")
+
+
+def estimate(config: Config, inputs: Inputs) -> Estimate:
+    """Time and memory: the snippets are found as in the run, one layer is timed on this machine."""
+    from langadapt.steps._refine_price import price
+
+    return price(config, inputs, _corpora(inputs), _search(config))
+
+
+def table(artifact: Artifact) -> Table:
+    """What was refined and what came of it, good or bad."""
+    facts = artifact.facts
+    rows = [
+        ("rows refined", f"{facts['refined']:,}"),
+        ("new tokens that stand in no text", f"{facts['without_snippets']:,}"),
+        ("snippets", f"{facts['snippets']:,}, read {facts['epochs']:.3g} times in {facts['steps']:,} steps"),
+        ("norms outside those of old rows", f"{facts['norms_outside']:,}"),
+    ]
+    for name, ends in sorted(facts["held_out"].items()):
+        words = {"distance": "distance to the old pieces' states", "next token": "nats a token"}[name]
+        rows.append((f"held-out snippets: {words}", f"{ends['start']:.4f} -> {ends['end']:.4f}"))
+    notes = tuple(entry["sentence"] for _, entry in sorted(facts["bits_per_byte"].items()))
+    return Table("Refined rows", ("", "value"), tuple(rows), notes)
