@@ -8,7 +8,7 @@ from langadapt.core.inputs import Input, Inputs
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes, show_seconds
-from langadapt.steps._refine_scores import CONTEXT_BYTES, sets_of
+from langadapt.steps._refine_scores import sets_of
 from langadapt.steps._vocabulary import one
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ class Wishes(Protocol):
     def seed(self) -> int: ...
     @property
     def set_bytes(self) -> int: ...
+    @property
+    def segment_bytes(self) -> int: ...
+    @property
+    def context_bytes(self) -> int: ...
     @property
     def epochs(self) -> int: ...
     @property
@@ -144,7 +148,7 @@ def _scoring(wishes: Wishes, shape: "Shape", corpora: Mapping[str, Input], compu
     from langadapt.evaluate.price import model_cost, window_bytes
     from langadapt.model.compute import matrix_rate
 
-    read = sum(window_bytes(chosen, CONTEXT_BYTES) for chosen in sets_of(wishes, corpora).values())
+    read = sum(window_bytes(chosen, wishes.context_bytes) for chosen in sets_of(wishes, corpora).values())
     cost = model_cost((shape.parameters, shape.rows), _BYTES_PER_TOKEN, read, compute, matrix_rate(compute))
     return 2 * cost.seconds, cost.memory_bytes
 

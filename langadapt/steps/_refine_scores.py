@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from langadapt.model.compute import Compute
 
 BEFORE, AFTER = "base", "adapted"
-CONTEXT_BYTES = 600
-_SEGMENT_BYTES = 300
 _SAMPLES = 10_000
 
 
@@ -25,6 +23,8 @@ class Wishes(Protocol):
     def seed(self) -> int: ...
     @property
     def set_bytes(self) -> int: ...
+    @property
+    def segment_bytes(self) -> int: ...
 
 
 def sets_of(wishes: Wishes, corpora: Mapping[str, Input]) -> "dict[str, ScoringSet]":
@@ -39,7 +39,7 @@ def sets_of(wishes: Wishes, corpora: Mapping[str, Input]) -> "dict[str, ScoringS
             found[name] = choose_segments(
                 documents(corpus.path, "held-out"),
                 set_bytes=wishes.set_bytes,
-                segment_bytes=_SEGMENT_BYTES,
+                segment_bytes=wishes.segment_bytes,
                 seed=wishes.seed,
                 name=name,
             )
@@ -83,6 +83,7 @@ def score(
     kept: Path,
     *,
     prefix: int,
+    context_bytes: int,
     compute: "Compute",
     device: Any,
     progress: Progress,
@@ -100,7 +101,7 @@ def score(
         model = model or load_model(folder).to(device)
         words = "before" if role == BEFORE else "after"
         bar = progress.start(f"bits per byte {words}, {name}", total=chosen.bytes, unit="bytes")
-        texts = chosen.scored_texts(CONTEXT_BYTES)
+        texts = chosen.scored_texts(context_bytes)
         scores = score_texts(model, tokenizer, texts, prefix_id=prefix, compute=compute, progress=bar)
         bar.finish()
         partial.save_rows(role, name, to_rows(chosen, scores))

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import CorpusInput, Flag, ModelInput, Reads, Runtime, StepConfig
+from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.types import Estimate, Table
@@ -68,6 +69,10 @@ class Config(StepConfig):
     """Text to look for snippets in, at most."""
     set_bytes: Annotated[Bytes, Field(ge=50)] = 15_000
     """Held-out text of each language that bits per byte are measured on, before and after."""
+    segment_bytes: Annotated[Bytes, Field(ge=50)] = 300
+    """Longest segment of it; segments are what the bootstrap resamples."""
+    context_bytes: Bytes = 600
+    """Most bytes of preceding text that a segment may see."""
     document_separator: str = "auto"
     """Token before each snippet and text: `auto` takes the one behind which the model scores held-out text best."""
     compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
@@ -99,6 +104,7 @@ def _run(config: Config, out: Output) -> Artifact:
     from langadapt.train.refine import make_plan
 
     model = one(out.inputs, "model")
+    _check_layer(config, model.path)
     given, device, compute = open_given(out.inputs), choose_device(config.device), resolve_compute(config.compute)
     corpora = _corpora(out.inputs)
     learned, held_out = snippets_of(given, corpora["target"], out.progress, **_search(config))
@@ -113,7 +119,14 @@ def _run(config: Config, out: Output) -> Artifact:
     prefixes = prefix_of(given, separator)
     sets, kept = scores.sets_of(config, corpora), out.partial
     score = partial(
-        scores.score, sets=sets, kept=kept, prefix=prefixes[0], compute=compute, device=device, progress=out.progress
+        scores.score,
+        sets=sets,
+        kept=kept,
+        prefix=prefixes[0],
+        context_bytes=config.context_bytes,
+        compute=compute,
+        device=device,
+        progress=out.progress,
     )
     score(scores.BEFORE, model.path)
     plan = make_plan(config, len(learned))
@@ -232,6 +245,18 @@ def _search(config: Config) -> dict[str, int]:
     }
 
 
+def _check_layer(config: Config, folder: Path) -> None:
+    from langadapt.model.facts import model_facts
+
+    layers = model_facts(folder)["layers"]
+    if config.layer is not None and layers is not None and config.layer > layers:
+        raise ConfigError(
+            f"the model has {layers} layers, and no number {config.layer}",
+            where="layer",
+            hint="leave `--layer` out for the last states",
+        )
+
+
 def _check_positions(folder: Path, learned: "Snippets") -> None:
     from langadapt.model.facts import check_positions
 
@@ -243,6 +268,8 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Time and memory: the snippets are found as in the run, one layer is timed on this machine."""
     from langadapt.steps._refine_price import price
 
+    if one(inputs, "model").exists:
+        _check_layer(config, one(inputs, "model").path)
     return price(config, inputs, _corpora(inputs), _search(config))
 
 

@@ -253,9 +253,9 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 def test_a_loss_that_is_not_a_number_stops_before_the_weights_move(
     tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from langadapt.train import loop
+    from langadapt.train import objective
 
-    real, calls = loop.loss_of, 0
+    real, calls = objective.loss_of, 0
 
     def poisoned(*values: Any) -> Any:
         nonlocal calls
@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_move(
         # one rehearsal, then two micro-batches a step: this is step 14
         return real(*values) * (float("nan") if calls == 28 else 1.0)
 
-    monkeypatch.setattr(loop, "loss_of", poisoned)
+    monkeypatch.setattr(objective, "loss_of", poisoned)
     with pytest.raises(LangadaptError, match="not finite at step 14") as caught:
         run_here(tmp_path / "out", case, notes)
     assert caught.value.exit_code == 1
@@ -369,7 +369,7 @@ def test_out_of_memory_is_explained(
     def fail(*values: Any) -> Any:
         raise error
 
-    monkeypatch.setattr("langadapt.train.loop.loss_of", fail)
+    monkeypatch.setattr("langadapt.train.objective.loss_of", fail)
     with pytest.raises(ResourceError, match="64 tokens at once") as caught:
         run_here(tmp_path / "out", case, notes)
     assert caught.value.exit_code == 5 and "micro_batch_blocks" in str(caught.value.hint)

@@ -299,12 +299,12 @@ def test_text_can_be_left_out_from_a_checkpoint_on(
 def test_memory_that_is_short_is_told_before_a_weight_moves(
     tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from langadapt.train import loop
+    from langadapt.train import loop, objective
 
     def fail(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total ...")
 
-    monkeypatch.setattr(loop, "loss_of", fail)
+    monkeypatch.setattr(objective, "loss_of", fail)
     monkeypatch.setattr(loop, "_probe", lambda *_: pytest.fail("the rehearsal comes first"))
     with pytest.raises(ResourceError, match="64 tokens at once") as caught:
         run_here(tmp_path / "out", case, notes)

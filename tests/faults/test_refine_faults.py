@@ -1,0 +1,131 @@
+"""refine-embeddings is killed, signalled and poisoned; running the same command again must give the same bytes."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import langadapt
+from langadapt.core import interrupt
+from langadapt.core.artifact import partial_folder
+from langadapt.core.errors import LangadaptError, ResourceError
+from langadapt.train import distill
+from tests.faults import launch
+from tests.faults.test_train_faults import FORK, Case, Run, files_of
+from tests.fixtures import refined
+
+STEPS = 15
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Wide enough that the order of sums decides the last bits; the head learns too."""
+    folder = tmp_path_factory.mktemp("refine")
+    place = refined.place(folder, width=256, tied=False)
+    config = place.values(
+        steps=STEPS, checkpoint_steps=4, next_token=0.5, micro_batch_snippets=2, learning_rate=1e-3, set_bytes=400
+    )
+    langadapt.refine_embeddings(out=folder / "reference", **config)
+    return Case(config, files_of(folder / "reference"))
+
+
+def target(out: Path, config: Path, log: Path, extra: list[str]) -> None:
+    with log.open("w") as sys.stdout, log.with_suffix(".err").open("w") as sys.stderr:
+        code = launch.main(["refine-embeddings", str(out), str(config), *extra])
+    os._exit(code)
+
+
+def start(folder: Path, case: Case, *extra: str) -> Run:
+    config, log = folder / "config.json", folder / f"log-{len(list(folder.iterdir()))}"
+    config.write_text(json.dumps(case.config))
+    process = FORK.Process(target=target, args=(folder / "out", config, log, list(extra)))
+    process.start()
+    return Run(process, log)
+
+
+def finish(folder: Path, case: Case) -> None:
+    """Run the same command again; it must end with the bytes of the uninterrupted run."""
+    run = start(folder, case)
+    assert run.end() == 0, run.log.with_suffix(".err").read_text()
+    assert files_of(folder / "out") == case.reference
+    assert not partial_folder(folder / "out").exists()
+
+
+def test_kill_9_again_and_again_then_the_same_bytes(tmp_path: Path, case: Case) -> None:
+    # in the first step; after a checkpoint; while it is read back; after going on, between two checkpoints
+    for moment in ("training 1\n", "training 6\n", "going on after step 4\n", "training 11\n"):
+        run = start(tmp_path, case)
+        run.wait_for(moment)
+        run.process.kill()
+        assert run.end() == -signal.SIGKILL
+    finish(tmp_path, case)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1)), "no step twice, none lost"
+
+
+@pytest.mark.parametrize(("stage", "count"), [("files-durable", 2), ("manifest-durable", 4)])
+def test_kill_9_while_a_checkpoint_or_the_result_is_committed(
+    tmp_path: Path, case: Case, stage: str, count: int
+) -> None:
+    # three checkpoints are committed before the result
+    assert start(tmp_path, case, "--kill", stage, str(count)).end() == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    finish(tmp_path, case)
+
+
+def test_a_signal_saves_a_checkpoint_within_a_step(tmp_path: Path, case: Case) -> None:
+    run = start(tmp_path, case)
+    run.wait_for("training 2\n")
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.end() == 75
+    assert list((partial_folder(tmp_path / "out") / "checkpoints").glob("step-*[0-9]"))
+    finish(tmp_path, case)
+
+
+@pytest.fixture(autouse=True)
+def _no_signal() -> None:
+    interrupt._seen.clear()
+
+
+def test_a_distance_that_is_not_a_number_stops_before_a_row_moves(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = distill.Distiller.compare, 0
+
+    def poisoned(self: Any, snippets: Any) -> Any:
+        nonlocal calls
+        found = real(self, snippets)
+        if torch.is_grad_enabled():
+            calls += 1
+            # one rehearsal, then two micro-batches a step: this is step 6
+            found.squares.data.mul_(float("nan") if calls == 12 else 1.0)
+        return found
+
+    monkeypatch.setattr(distill.Distiller, "compare", poisoned)
+    with pytest.raises(LangadaptError, match="not finite at step 6") as caught:
+        langadapt.refine_embeddings(out=tmp_path / "out", **case.config)
+    assert caught.value.exit_code == 1
+    # nothing here can be branched from or skip places of a stream
+    assert "--branch-from" not in str(caught.value.hint) and "--learning-rate" in str(caught.value.hint)
+    partial = partial_folder(tmp_path / "out")
+    report = json.loads((partial / "incident-000006" / "incident.json").read_text())
+    assert report["positions"] == [20, 21, 22, 23]
+    assert "=== position 20, snippets" in (partial / "incident-000006" / "text.txt").read_text()
+    monkeypatch.undo()
+    finish(tmp_path, case)
+
+
+def test_memory_that_is_short_is_explained(tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: ...")
+
+    monkeypatch.setattr(distill, "_picked", fail)
+    with pytest.raises(ResourceError, match="tokens at once") as caught:
+        langadapt.refine_embeddings(out=tmp_path / "out", **(case.config | {"held_out_snippets": 0}))
+    assert "micro_batch_snippets" in str(caught.value.hint)
+    assert not (tmp_path / "out").exists()
