@@ -21,7 +21,7 @@ from langadapt.train.loss import PIECE_NUMBERS
 from langadapt.train.new_rows import NewRows
 from langadapt.train.objective import Objective
 
-_LIGHTER = "lower `-o micro_batch_snippets` or `-o snippet_tokens`; `--dry-run` shows what a run needs"
+LIGHTER = "lower `-o micro_batch_snippets` or `-o snippet_tokens`; `--dry-run` shows what a run needs"
 
 # Snippets that the teacher reads at once.
 _ALIKE = 4
@@ -102,7 +102,7 @@ class Distiller(nn.Module):
                 total = total + self.goal.next_token * found.nats / places
             return total
 
-        return Objective(count, loss, size, _LIGHTER, can_leave_out=False)
+        return Objective(count, loss, size, LIGHTER, can_leave_out=False)
 
     @torch.no_grad()
     def measure(self, snippets: Sequence[Snippet], at_once: int) -> dict[str, float]:

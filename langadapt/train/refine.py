@@ -1,7 +1,6 @@
 """From a model and snippets to refined rows: the run, its checkpoints, and what it measures on snippets held out."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +16,11 @@ from langadapt.model.facts import HEADS, INPUT_TABLES, stored_name
 from langadapt.model.load import load_model
 from langadapt.model.weights import DTYPE_NAMES, open_weights
 from langadapt.train.checkpoint import Checkpoints
-from langadapt.train.distill import Distiller, Goal
+from langadapt.train.distill import LIGHTER, Distiller, Goal
 from langadapt.train.head import find_head
 from langadapt.train.journal import Journal
 from langadapt.train.loop import Settings, Surroundings, train
+from langadapt.train.memory import out_of_memory_explained
 from langadapt.train.optimiser import AdamSettings, Optimiser
 from langadapt.train.schedule import Schedule
 from langadapt.train.stages import make_course
@@ -220,15 +220,19 @@ def _computed_with(around: Around) -> dict[str, Any]:
     return {"compute": around.compute, "device": around.device.type, "threads": torch.get_num_threads()}
 
 
-def _autocast(around: Around) -> AbstractContextManager[Any]:
-    return torch.autocast(around.device.type, torch.bfloat16, enabled=around.compute == "bf16")
+def _measured(distiller: Distiller, snippets: Sequence[Snippet], around: Around) -> dict[str, float]:
+    tokens = _AT_ONCE * max(len(snippet.old) for snippet in snippets)
+    with (
+        out_of_memory_explained(tokens, LIGHTER),
+        torch.autocast(around.device.type, torch.bfloat16, enabled=around.compute == "bf16"),
+    ):
+        return distiller.measure(snippets, _AT_ONCE)
 
 
 def _scale(distiller: Distiller, plan: Plan, around: Around) -> float:
     """Mean square of a number in the teacher's states: on snippets held out, else on the first ones."""
     few = around.held_out or [around.snippet_at(at) for at in range(min(plan.snippets, _AT_ONCE))]
-    with _autocast(around):
-        found = distiller.measure(few[: 4 * _AT_ONCE], _AT_ONCE)
+    found = _measured(distiller, few[: 4 * _AT_ONCE], around)
     return max(1e-12, found["teacher"] / found["places"])
 
 
@@ -240,9 +244,8 @@ def _held_out(distiller: Distiller, around: Around) -> dict[str, float]:
     totals: dict[str, float] = {}
     for first in range(0, len(around.held_out), _AT_ONCE):
         few = around.held_out[first : first + _AT_ONCE]
-        with _autocast(around):
-            for name, value in distiller.measure(few, _AT_ONCE).items():
-                totals[name] = totals.get(name, 0.0) + value
+        for name, value in _measured(distiller, few, around).items():
+            totals[name] = totals.get(name, 0.0) + value
         task.advance(len(few))
     task.finish()
     found = {DISTANCE: totals["squares"] / totals["teacher"]}
