@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from langadapt.core.artifact import Output
 from langadapt.core.errors import DataError, LangadaptError
@@ -10,7 +10,6 @@ from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import read_json_object
 
 if TYPE_CHECKING:
-    from langadapt.vocab.guard import Guard
     from langadapt.vocab.tokenizer_file import TokenizerFile
 
 # More held-out text than this does not change a rate in its third digit.
@@ -77,30 +76,6 @@ def count(
     if met is not None:
         met |= counter.met
     return counter.counts
-
-
-def guard_of(
-    base: "TokenizerFile",
-    loaded: Any,
-    guards: Sequence[Input],
-    cap: int,
-    out: Output,
-    met: set[str] | None = None,
-) -> "Guard":
-    """The guard of corpora and of what is always guarded; `loaded` is the base as transformers loads it.
-
-    For `met` see `count`.
-    """
-    from langadapt.vocab.gguf_probe import PROBE
-    from langadapt.vocab.guard import Guard, always_guarded, with_variants
-    from langadapt.vocab.loaded import chat_texts, template_sources
-    from langadapt.vocab.words import count_words
-
-    if not guards:
-        out.progress.warn("no guard text: only markup, numbers and chat scaffolding keep their tokens for certain")
-    words = set(count_words(base, always_guarded([*chat_texts(loaded), *template_sources(loaded), PROBE])))
-    words |= set(count(base, guards, cap, "counting protected words", out, met))
-    return Guard.of(base, with_variants(words, base.spelling))
 
 
 def table_rows(folder: Path, base: "TokenizerFile") -> int:

@@ -14,10 +14,11 @@ from langadapt.core.io import pretty_json, read_json_object, write_durably, writ
 from langadapt.core.languages import Lang
 from langadapt.core.types import Table
 from langadapt.core.units import Bytes, Count, CountOrAuto
+from langadapt.steps._extend_guard import guarded
 from langadapt.steps._extend_modes import by_language, in_range, most, scripts_of, slots_of, stopped, target_of
 from langadapt.steps._extend_price import estimate
 from langadapt.steps._sentencepiece import companion_of, sample_of
-from langadapt.steps._vocabulary import LOADED_TEXTS, guard_of, lang_of, langs_of, many, one, table_rows, texts
+from langadapt.steps._vocabulary import LOADED_TEXTS, lang_of, langs_of, many, one, table_rows, texts
 
 __all__ = ["KIND", "SCHEMA", "Config", "estimate", "run", "table"]
 
@@ -52,6 +53,9 @@ class Config(StepConfig):
     """Keep digits apart in new tokens; auto: if the base does."""
     guard_rule: Literal["words", "script"] = "words"
     """script: new tokens also hold a letter of the target's script, so all text without such letters keeps its ids."""
+    guard_forms: Literal["worth", "all", "none"] = "worth"
+    """Protected words as no text has them (capitalised, lower case, without a space): guard them all, none, or (BPE)
+    those that do not cost the target far more than they are worth. Words that text has are always guarded."""
     reserved_pattern: str | None = None
     """Regular expression for more tokens that mode `reserved` may take, such as `<extra_id_[0-9]+>`."""
     temperature: Annotated[float, Field(ge=1, le=100)] = 2.0
@@ -85,7 +89,8 @@ def run(config: Config, out: Output) -> Artifact:
     scripts = scripts_of(config, corpora, guards, out)
     met: set[str] = set()
     target = target_of(base, corpora, config, met, out)
-    guard = guard_of(base, base_loaded, guards, config.max_guard_bytes, out, met)
+    protected = guarded(config, base, base_loaded, guards, target, met, out)
+    guard = protected.guard
     free = slots_of(config, base, model.path, rows, guard, target, met, out)
 
     wish = Wish(
@@ -132,8 +137,8 @@ def run(config: Config, out: Output) -> Artifact:
             "llama.cpp will not recognise this tokenizer by its probe text: a GGUF export must carry the name of the "
             "base's pre-tokenizer"
         )
-    guarded = [text for item in guards for text in texts(item, "held-out")]
-    measured = metrics.compare(base.tokenizer, new.tokenizer, everything, guarded, base.spelling)
+    unseen = [text for item in guards for text in texts(item, "held-out")]
+    measured = metrics.compare(base.tokenizer, new.tokenizer, everything, unseen, base.spelling)
     map_lines = slots.map_lines(
         grown,
         config.mode,
@@ -149,7 +154,14 @@ def run(config: Config, out: Output) -> Artifact:
     write_durably(
         out.folder / "checks.json",
         pretty_json(
-            {"checks": record, "gguf_probe": probe, "samples": samples, "learning": notes, "measured": measured}
+            {
+                "checks": record,
+                "gguf_probe": probe,
+                "guard_let_go": protected.record(base),
+                "samples": samples,
+                "learning": notes,
+                "measured": measured,
+            }
         ),
     )
     facts: dict[str, Any] = {
@@ -165,6 +177,7 @@ def run(config: Config, out: Output) -> Artifact:
         "guarded_types": len(guard.words),
         "guarded_types_changed": record["guarded_words_kept"]["broken"],
         "unreachable": record["reachable"]["broken"],
+        "guard_forms_let_go": len(protected.let_go),
         "guard_langs": langs_of(guards),
         "guard_scripts": sorted(scripts),
         "sentencepiece": companion.name if companion else None,
@@ -211,6 +224,11 @@ def table(artifact: Artifact) -> Table:
         f"{facts['stepping_stones']:,} mostly steps to longer ones",
         f"{facts['guarded_types']:,} protected words, {facts['guarded_types_changed']} changed",
     ]
+    if facts["guard_forms_let_go"]:
+        notes.append(
+            f"{facts['guard_forms_let_go']:,} forms of them that no text has are not protected: the target is full of "
+            "what they forbid (see checks.json)"
+        )
     if "auto" in facts:
         notes.append(facts["auto"]["said"])
     if facts["given_up"]:
