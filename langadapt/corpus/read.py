@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 from langadapt.core.errors import DataError
+from langadapt.core.unpack import open_bytes
 from langadapt.corpus.columns import column_documents
 from langadapt.corpus.files import Kind, kind_of, plain_name
 from langadapt.corpus.plain import SNIFF_BYTES, conllu_documents, json_documents, text_documents
 from langadapt.corpus.reading import RawDocument, Reading, ReadSettings
 from langadapt.corpus.tabular import csv_documents
-from langadapt.corpus.unpack import open_bytes
 
 __all__ = ["FileReader", "RawDocument", "ReadSettings"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from langadapt.core.unpack import PARQUET, open_file, packing
 from langadapt.corpus.collect import Collector, Rules
 from langadapt.corpus.read import FileReader, ReadSettings
 from langadapt.corpus.spool import KEPT, Spool
 from langadapt.corpus.tally import Tally
-from langadapt.corpus.unpack import PARQUET, open_file, packing
 
 # Judging this much takes a tenth of a second; reading on to find representative documents is much cheaper.
 JUDGED_BYTES = 400_000

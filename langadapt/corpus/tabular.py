@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from langadapt.core.errors import DataError
+from langadapt.core.unpack import open_bytes
 from langadapt.corpus.json_text import MAX_JSON_LINE_BYTES
 from langadapt.corpus.lines import Line, lines
 from langadapt.corpus.reading import RawDocument, Reading
-from langadapt.corpus.unpack import open_bytes
 
 # Spreadsheets write `;` where the comma is the decimal sign.
 DELIMITERS = {"csv": ",;\t|", "tsv": "\t"}

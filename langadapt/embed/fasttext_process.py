@@ -5,10 +5,7 @@ takes nothing along when it ends, and it can be ended at any time. Training uses
 result depends on their timing.
 """
 
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from langadapt.core import interrupt
+from langadapt.core.child import MOST_MEMORY, run_child
 from langadapt.core.errors import DataError
 from langadapt.core.fasttext_file import check_whole
 from langadapt.core.io import pretty_json, read_json_object, write_durably
 from langadapt.embed.inputs import Floats, Ints
 
 _CODE = "import sys; from langadapt.embed.fasttext_process import child; child(sys.argv[1])"
-_POLL_SECONDS = 0.05
 # Loading runs at the speed of the disk; a file that takes longer than this hangs.
 _LOAD_SECONDS = 60.0
 _LOAD_BYTES_A_SECOND = 10e6
@@ -76,29 +73,17 @@ def _words(folder: Path) -> tuple[list[str], Ints, Floats]:
 def _run(folder: Path, job: dict[str, Any], seconds: float | None, what: str) -> None:
     """Have a child do the job; DataError about `what` if it fails, crashes, or takes longer than `seconds`."""
     write_durably(folder / "job.json", pretty_json(job))
-    with (folder / "stderr").open("wb") as said:
-        running = subprocess.Popen(
-            [sys.executable, "-P", "-c", _CODE, str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-        )
-        began = time.monotonic()
-        try:
-            while running.poll() is None:
-                interrupt.poll()
-                if seconds is not None and time.monotonic() - began > seconds:
-                    raise DataError(f"{what} is a damaged fastText model: loading it did not end in {seconds:.0f} s")
-                time.sleep(_POLL_SECONDS)
-        finally:
-            running.kill()
-            running.wait()
+    path = job.get("path")
+    # the whole file is read into memory, and what is wanted of it is copied
+    memory = None if path is None else MOST_MEMORY + 2 * Path(path).stat().st_size
+    ended = run_child(_CODE, [str(folder)], seconds=seconds, memory_bytes=memory)
+    if ended.code is None:
+        raise DataError(f"{what} is a damaged fastText model: loading it did not end in {seconds:.0f} s")
     failure = folder / "failure"
     if failure.is_file():
         raise DataError(f"{what}: fastText says: {failure.read_text(encoding='utf-8')}")
-    if running.returncode != 0:
-        lines = (folder / "stderr").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise DataError(f"{what}: fastText ended with code {running.returncode}{': ' + lines[-1] if lines else ''}")
+    if ended.code != 0:
+        raise DataError(f"{what}: fastText ended with code {ended.code}{': ' + ended.said if ended.said else ''}")
 
 
 def child(place: str) -> None:

@@ -1,18 +1,17 @@
 """Vectors of words: what a .vec or .bin file holds, or what fastText learns from text; and of tokens made of them."""
 
-import gzip
-import zlib
-from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from langadapt.core.errors import DataError
 from langadapt.core.progress import Progress
+from langadapt.core.units import show_bytes
+from langadapt.core.unpack import open_bytes
 from langadapt.embed import fasttext_process
 from langadapt.embed.inputs import Floats, Ints, is_vectors
 from langadapt.embed.kept import keep, kept, place_of
@@ -30,6 +29,8 @@ WORD_SETTINGS: dict[str, Any] = {
     "model": "skipgram", "dim": 100, "ws": 5, "epoch": 5, "minCount": 5, "minn": 3, "maxn": 6, "neg": 5,
     "bucket": 500_000, "lr": 0.05,
 }  # fmt: skip
+# Ten thousand numbers, written out in full.
+_MOST_LINE_BYTES = 1 << 18
 _ENCODED_AT_A_TIME = 10_000
 
 
@@ -127,7 +128,7 @@ def read_vec(path: Path, most_words: int = MOST_WORDS) -> WordVectors:
     promised: int | None = None
     line = b""
     for number, line in enumerate(_lines(path), 1):
-        parts = line.removeprefix(BOM_UTF8 if number == 1 else b"").rstrip(b"\r\n").rstrip(b" ").split(b" ")
+        parts = line.rstrip(b"\r\n").rstrip(b" ").split(b" ")
         if number == 1 and len(parts) == 2 and all(part.isdigit() for part in parts):
             promised, width = int(parts[0]), int(parts[1])
             if not width:
@@ -165,15 +166,14 @@ def read_vec(path: Path, most_words: int = MOST_WORDS) -> WordVectors:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with _opened(path) as file:
-            yield from file
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"`{path}` is damaged gzip data: {error}", hint="copy or download it again") from error
-
-
-def _opened(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.name.endswith(".gz") else path.open("rb")
+    with open_bytes(path) as file:
+        number = 1
+        while line := file.readline(_MOST_LINE_BYTES):
+            if len(line) == _MOST_LINE_BYTES and not line.endswith(b"\n"):
+                told = f"a line of more than {show_bytes(_MOST_LINE_BYTES)}"
+                raise DataError(f"{told}: no word with its numbers is that long", where=f"{path}:{number}")
+            yield line
+            number += 1
 
 
 def _numbers(parts: Sequence[bytes], width: int) -> Floats | None:

@@ -7,14 +7,12 @@ process with limits on time and memory loads the file and cuts a few texts.
 """
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from langadapt.core.child import MOST_MEMORY, run_child
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object, sha256_file
 
@@ -23,8 +21,6 @@ NAME = "tokenizer.json"
 MAX_BYTES = 256 * 1024 * 1024
 # Loading Gemma's takes 2 s on one core, an ordinary one 0.2 s.
 _SECONDS = 60
-# Address space, of which the library takes more than it uses; a rule that doubles a text 60 times needs any amount.
-_MEMORY = 4 * 1024**3
 _PROBE = Path(__file__).with_name("tokenizer_probe.py")
 _TEXTS = (
     "",
@@ -103,20 +99,19 @@ def in_child(place: str, texts: Sequence[str], *, library: str = "tokenizers") -
 
     DataError if it ends by an error or a signal, or takes too long.
     """
-    command = [sys.executable, "-P", str(_PROBE), place, str(_SECONDS), str(_MEMORY)]
-    one_thread = os.environ | {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
-    try:
-        # a group of its own: Ctrl-C in a terminal would otherwise end it, and look like a damaged file
-        done = subprocess.run(
-            command, input=json.dumps(list(texts)).encode(), env=one_thread, capture_output=True, timeout=_SECONDS,
-            process_group=0, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"it does not work: cutting a few texts did not end in {_SECONDS} s", where=place) from error
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = said[-1].partition(": ")[2] if said and done.returncode > 0 else ""
+    ended = run_child(
+        _PROBE.read_text(encoding="utf-8"),
+        [place],
+        seconds=_SECONDS,
+        memory_bytes=MOST_MEMORY,
+        given=json.dumps(list(texts)).encode(),
+        environment={"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"},
+    )
+    if ended.code is None:
+        raise DataError(f"it does not work: cutting a few texts did not end in {_SECONDS} s", where=place)
+    if ended.code:
+        why = ended.said.partition(": ")[2] if ended.code > 0 else ""
         raise DataError(
-            f"the {library} library cannot use it: {why or f'it ended with code {done.returncode}'}", where=place
+            f"the {library} library cannot use it: {why or f'it ended with code {ended.code}'}", where=place
         )
-    return done.stdout
+    return ended.output

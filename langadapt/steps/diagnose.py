@@ -107,7 +107,8 @@ def _subject(
     seconds: float | None,
     progress: Progress,
 ) -> Subject:
-    from langadapt.corpus.langid import Detector, find_model
+    from langadapt.corpus.langid import Detector
+    from langadapt.corpus.lid_model import find_model
     from langadapt.corpus.parallel import read_pairs
     from langadapt.corpus.survey import check_language, mark_problem, own_language, survey
 

@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No detector knows the made-up languages; a small sample; a step takes 10 ms instead of being timed."""
-    monkeypatch.setattr("langadapt.corpus.langid.find_model", lambda given: None)
+    monkeypatch.setattr("langadapt.corpus.lid_model.find_model", lambda given: None)
     monkeypatch.setattr("langadapt.corpus.survey.SAMPLE_BYTES", 24_000)
     monkeypatch.setattr("langadapt.train.cost.step_seconds", lambda shape, work, device: 0.01)
 

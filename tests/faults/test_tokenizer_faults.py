@@ -201,5 +201,5 @@ def test_a_rule_that_fails_on_the_text_alone_is_an_input_error(tmp_path: Path, f
 
 def test_a_good_tokenizer_is_tried_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_tokenizer(folder)
-    monkeypatch.setattr(tokenizer_check.subprocess, "run", lambda *given, **more: pytest.fail("tried again"))
+    monkeypatch.setattr(tokenizer_check, "run_child", lambda *given, **more: pytest.fail("tried again"))
     check_tokenizer(folder)

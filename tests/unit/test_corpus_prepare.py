@@ -19,7 +19,7 @@ from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import canonical_json
 from langadapt.core.progress import Note, Progress
 from langadapt.core.units import show_bytes
-from langadapt.corpus import langid
+from langadapt.corpus import lid_model
 from langadapt.corpus.langid import Judge, Verdict, accepted_labels, windows
 from langadapt.corpus.numbers import Numbers
 from langadapt.corpus.spool import KEPT, Spool, text_of
@@ -279,26 +279,26 @@ def test_damaged_detector_is_refused_before_it_is_loaded(tmp_path: Path, size: i
     path = tmp_path / "other.ftz"
     path.write_bytes((b"\xba\x16\x4f\x2f\x0c\x00\x00\x00" + b"\x07" * 200)[:size])
     with pytest.raises(DataError):
-        langid.try_in_child(path, seconds=5)
-    known = tmp_path / langid.KNOWN_NAME
+        lid_model.try_in_child(path, seconds=5)
+    known = tmp_path / lid_model.KNOWN_NAME
     known.write_bytes(path.read_bytes())
     with pytest.raises(DataError, match="damaged"):
-        langid.checked_digest(known)
+        lid_model.checked_digest(known)
 
 
 def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("given", "named", "cache/lid.176.ftz", "package/resources/lid.176.ftz"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    monkeypatch.setattr(langid, "_package_folder", lambda: tmp_path / "package" / "resources")
+    monkeypatch.setattr(lid_model, "_package_folder", lambda: tmp_path / "package" / "resources")
     monkeypatch.setenv("LANGADAPT_CACHE", str(tmp_path / "none"))
     monkeypatch.delenv("LANGADAPT_LID_MODEL", raising=False)
-    assert langid.find_model(None) == tmp_path / "package" / "resources" / "lid.176.ftz"
+    assert lid_model.find_model(None) == tmp_path / "package" / "resources" / "lid.176.ftz"
     monkeypatch.setenv("LANGADAPT_CACHE", str(tmp_path / "cache"))
-    assert langid.find_model(None) == tmp_path / "cache" / "lid.176.ftz"
+    assert lid_model.find_model(None) == tmp_path / "cache" / "lid.176.ftz"
     monkeypatch.setenv("LANGADAPT_LID_MODEL", str(tmp_path / "named"))
-    assert langid.find_model(None) == tmp_path / "named"
-    assert langid.find_model(tmp_path / "given") == tmp_path / "given"
+    assert lid_model.find_model(None) == tmp_path / "named"
+    assert lid_model.find_model(tmp_path / "given") == tmp_path / "given"
 
 
 def test_records_are_found_also_after_some_were_replaced(tmp_path: Path) -> None:

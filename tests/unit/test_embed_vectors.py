@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,11 +96,29 @@ def test_a_damaged_file_is_refused(content: bytes, told: str, tmp_path: Path) ->
     assert re.search(told, str(caught.value))
 
 
-@pytest.mark.parametrize("damage", [lambda g: g[: len(g) // 2], lambda g: b"hello", lambda g: g[:-8] + bytes(8)])
-def test_a_damaged_gzip_file_is_refused(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda g: g[: len(g) // 2], "in the middle of its gzip data"),
+        (lambda g: b"hello", "no word"),
+        (lambda g: g[:-8] + bytes(8), "damaged gzip"),
+        (lambda g: g[:40] + bytes(20) + g[60:], "damaged gzip"),
+        (gzip.compress, "packed twice"),
+    ],
+)
+def test_a_damaged_gzip_file_is_refused(damage: Callable[[bytes], bytes], told: str, tmp_path: Path) -> None:
     (tmp_path / "a.vec.gz").write_bytes(damage(gzip.compress(FULL)))
-    with pytest.raises(DataError, match="damaged gzip"):
+    with pytest.raises(DataError, match=told):
         read_vec(tmp_path / "a.vec.gz")
+
+
+def test_a_bomb_in_one_line_is_stopped_before_it_is_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.vec.gz").write_bytes(gzip.compress(FULL) + gzip.compress(b"1 " * 500_000) * 60)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"a line of more than .*a\.vec\.gz:202"):
+        read_vec(tmp_path / "a.vec.gz")
+    assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    tracemalloc.stop()
 
 
 def test_a_mark_of_byte_order_and_a_broken_word_do_no_harm(tmp_path: Path) -> None:
