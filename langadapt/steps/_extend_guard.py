@@ -55,9 +55,10 @@ def guarded(
     always = with_variants(fixed, base.spelling)
     seen = count(base, guards, config.max_guard_bytes, "counting protected words", out, met)
     if config.guard_forms == "none":
-        return Guarded(Guard.of(base, always | set(seen)), ())
+        return Guarded(Guard.of(base, always | set(seen), out.progress), ())
     words = always | with_variants(seen, base.spelling)
     dear: frozenset[str] = frozenset()
     if config.guard_forms == "worth" and "merges" in base.model:
+        out.progress.note("weighing the forms of protected words")
         dear = too_dear(base, seen, always, target.words)
-    return Guarded(Guard.of(base, words - dear), tuple(sorted(dear)))
+    return Guarded(Guard.of(base, words - dear, out.progress), tuple(sorted(dear)))

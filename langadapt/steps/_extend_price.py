@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from langadapt.vocab.predict import Rates
 
 _SAMPLE_BYTES = 200_000
+# Of a model that is not there yet.
+_TOKENS = 50_000
 
 
 def estimate(config: "Config", inputs: Inputs) -> Estimate:
@@ -42,7 +44,9 @@ def estimate(config: "Config", inputs: Inputs) -> Estimate:
         facts |= {"vocabulary_before": expected.old, "vocabulary_after": expected.new}
     return Estimate(
         seconds=predict.seconds(target, protected, expected.added),
-        memory_bytes=predict.memory_bytes(target, protected),
+        memory_bytes=predict.memory_bytes(
+            target, protected, (expected.old or _TOKENS) + expected.added, spaced=before.tokens_per_word is not None
+        ),
         disk_bytes=predict.disk_bytes(expected.old or 0, expected.added),
         facts=facts,
         rows=(

@@ -79,6 +79,7 @@ def run(config: Config, out: Output) -> Artifact:
     model, guards = one(out.inputs, "model"), many(out.inputs, "guard")
     corpora = (one(out.inputs, "corpus"), *many(out.inputs, "also"))
     sample = sample_of([*corpora, *guards])
+    out.progress.note(f"reading the tokenizer of {model.given}")
     base, companion = companion_of(model.path, tokenizer_file.read(model.path), sample, out)
     family = detect(base)
     rows = table_rows(model.path, base)
@@ -124,12 +125,15 @@ def run(config: Config, out: Output) -> Artifact:
     for remark in [*losses.lost_letters(base, letters), *losses.cut_marks(base, everything)]:
         out.progress.warn(remark)
     ids = None if free is None else [slot.id for slot in grown.taken]
-    outcomes = checks.file_checks(base, new, grown.family, guard, target.words, start=start, ids=ids)
+    checking = out.progress.start("checking the new tokenizer", unit="checks")
+    outcomes = checks.file_checks(base, new, grown.family, guard, target.words, start=start, ids=ids, task=checking)
     outcomes += written
     if scripts:
         outcomes.append(checks.holds_script(start, new, grown.family, scripts))
     loaded_new = load_tokenizer(out.folder)
     outcomes += loaded.loaded_checks(base_loaded, loaded_new, new, everything[:LOADED_TEXTS], gone=gone)
+    checking.advance(len(outcomes) - checking.done, detail=outcomes[-1].name)
+    checking.finish()
     checks.insist(outcomes)
     probe = {"base": probe_hash(base_loaded), "adapted": probe_hash(loaded_new)}
     if probe["base"] != probe["adapted"]:
@@ -138,7 +142,7 @@ def run(config: Config, out: Output) -> Artifact:
             "base's pre-tokenizer"
         )
     unseen = [text for item in guards for text in texts(item, "held-out")]
-    measured = metrics.compare(base.tokenizer, new.tokenizer, everything, unseen, base.spelling)
+    measured = metrics.compare(base.tokenizer, new.tokenizer, everything, unseen, base.spelling, out.progress)
     map_lines = slots.map_lines(
         grown,
         config.mode,

@@ -6,9 +6,11 @@ What holds for one kind of model only is asked of the family: BPE's own are here
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from langadapt.core.errors import DataError
+from langadapt.core.progress import Task
 from langadapt.core.rng import stream
 from langadapt.vocab.family import Family
 from langadapt.vocab.guard import Guard
@@ -52,23 +54,32 @@ def file_checks(
     *,
     start: TokenizerFile | None = None,
     ids: Sequence[int] | None = None,
+    task: Task | None = None,
 ) -> list[Outcome]:
-    """All checks that need the tokenizer files only.
+    """All checks that need the tokenizer files only; `task` hears of each, for some take seconds.
 
     `start` is the base without the tokens that were given up, `ids` those that new tokens should have; without them
     everything of the base must be there, and new ids follow the largest.
     """
     start = start or base
     gone = base.pieces.keys() - start.pieces.keys()
-    return [
-        ids_kept(base, new, gone, ids),
-        sections_kept(start, new),
-        special_ids_added(start, new),
-        guarded_words_kept(base, new, guard),
-        same_round_trip(base, new, fuzz_texts(list(start.added))),
-        *([] if base.unknown is None else [still_spelled(base, new, words)]),
-        *family.checks(new, words),
-    ]
+    found: list[Outcome] = []
+    for check in (
+        partial(ids_kept, base, new, gone, ids),
+        partial(sections_kept, start, new),
+        partial(special_ids_added, start, new),
+        partial(guarded_words_kept, base, new, guard),
+        partial(same_round_trip, base, new, fuzz_texts(list(start.added))),
+        *([] if base.unknown is None else [partial(still_spelled, base, new, words)]),
+    ):
+        found.append(check())
+        if task is not None:
+            task.advance(detail=found[-1].name)
+    for outcome in family.checks(new, words):
+        found.append(outcome)
+        if task is not None:
+            task.advance(detail=outcome.name)
+    return found
 
 
 def ids_kept(

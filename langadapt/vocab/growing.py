@@ -23,6 +23,7 @@ from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
 
 # Words cut at once: bounds the memory of the library's results (about 1 kB a word).
 _BATCH = 20_000
+_REPORTED = 5000
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,19 @@ class BpeFamily:
 
     def _grow_once(self, words: Mapping[str, int], guard: Guard, wish: Wish, progress: Progress) -> Growth:
         letters = self.new_letters(words, guard, wish)
-        learner, start = self._learner(words, letters, guard, wish)
+        learner, start = self._learner(words, letters, guard, wish, progress)
         types, weights = start.types, start.weights
         task = progress.start("learning merges", total=wish.size, unit="merges")
+
+        def uses_of(kept: Sequence[Learned]) -> dict[int, int]:
+            task.advance(0, detail="counting what is used")
+            return self._uses(letters, kept, types, weights)
+
         kept, uses = grow_to(
             wish.size - len(letters),
             learner,
             min_count=wish.min_count,
-            uses_of=lambda kept: self._uses(letters, kept, types, weights),
+            uses_of=uses_of,
             complete=lambda number: is_text(learner.contents[number]),
             learn=lambda until: learner.learn(until, task),
         )
@@ -112,7 +118,7 @@ class BpeFamily:
 
     def _grow_auto(self, words: Mapping[str, int], guard: Guard, wish: Wish, progress: Progress) -> Growth:
         letters = self.new_letters(words, guard, wish)
-        learner, start = self._learner(words, letters, guard, wish)
+        learner, start = self._learner(words, letters, guard, wish, progress)
         task = progress.start("looking for the size", total=wish.size + NEXT, unit="merges")
         found = None
         while found is None:
@@ -131,9 +137,9 @@ class BpeFamily:
         return replace(growth, curve=curve, why=why)
 
     def _learner(
-        self, words: Mapping[str, int], letters: Sequence[Letter], guard: Guard, wish: Wish
+        self, words: Mapping[str, int], letters: Sequence[Letter], guard: Guard, wish: Wish, progress: Progress
     ) -> tuple[PairLearner, "_Start"]:
-        start = self._segments(words, letters)
+        start = self._segments(words, letters, progress)
         learner = PairLearner(
             start.segments,
             start.weights,
@@ -174,7 +180,7 @@ class BpeFamily:
             if ids != [merge.id]
         )
 
-    def _segments(self, words: Mapping[str, int], letters: Sequence[Letter]) -> "_Start":
+    def _segments(self, words: Mapping[str, int], letters: Sequence[Letter], progress: Progress) -> "_Start":
         """Words that the base spells without loss, and their ids; others cannot be learned from."""
         types: list[str] = []
         segments: list[list[int]] = []
@@ -182,7 +188,8 @@ class BpeFamily:
         ordered = sorted(words)
         contents = self._contents | {letter.id: letter.text.encode() for letter in letters}
         stage = self._base.model_stage(self._merges_of(letters, ()))
-        for word, ids in zip(ordered, encode_all(stage, ordered), strict=True):
+        cut = zip(ordered, encode_all(stage, ordered), strict=True)
+        for word, ids in progress.track(cut, "cutting words", total=len(ordered), unit="words", every=_REPORTED):
             content, count = self.content(word), words[word]
             tokens, size = tokens + count * len(ids), size + count * len(content)
             if len(ids) > 1 and b"".join([contents.get(number, b"") for number in ids]) == content:

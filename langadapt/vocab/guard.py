@@ -6,8 +6,11 @@ import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from langadapt.core.progress import Progress
 from langadapt.model.spelling import ByteLevel, Spelling
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
+
+_REPORTED = 5000
 
 
 def with_variants(words: Iterable[str], spelling: Spelling | None = None) -> set[str]:
@@ -48,13 +51,15 @@ class Guard:
     words: tuple[str, ...]
 
     @classmethod
-    def of(cls, base: TokenizerFile, words: Iterable[str]) -> "Guard":
+    def of(cls, base: TokenizerFile, words: Iterable[str], progress: Progress | None = None) -> "Guard":
         """Guard these pre-tokens (printable form)."""
         types = sorted(set(words))
         pairs: set[tuple[int, int]] = set()
         whole: set[str] = set()
         readable = []
-        for word, ids in zip(types, encode_all(base.model_stage(), types), strict=True):
+        cut = zip(types, encode_all(base.model_stage(), types), strict=True)
+        task = "cutting protected words"
+        for word, ids in (progress or Progress()).track(cut, task, total=len(types), unit="words", every=_REPORTED):
             if base.unknown in ids:
                 continue
             readable.append(word)

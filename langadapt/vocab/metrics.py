@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langadapt.core.errors import DataError
+from langadapt.core.progress import Progress
 from langadapt.model.spelling import ByteLevel, Spelling
 from langadapt.vocab.tokenizer_file import encode_all
 
@@ -64,10 +65,13 @@ def tokens_per_word(tokenizer: Any, texts: Sequence[str]) -> float | None:
 
     None if there are no words, or the script has no spaces between them: any number would be about the punctuation.
     """
-    words = sum(len(text.split()) for text in texts)
-    if words == 0 or unspaced_script(texts) is not None:
-        return None
-    return token_count(tokenizer, texts) / words
+    words = _words(texts)
+    return token_count(tokenizer, texts) / words if words else None
+
+
+def _words(texts: Sequence[str]) -> int:
+    """Words between blanks; 0 where the script has none."""
+    return 0 if unspaced_script(texts) is not None else sum(len(text.split()) for text in texts)
 
 
 def bytes_per_token(tokenizer: Any, texts: Sequence[str]) -> float | None:
@@ -120,16 +124,36 @@ def sample_lines(lines: Iterable[str], count: int) -> list[str]:
 
 
 def compare(
-    base: Any, new: Any, texts: Sequence[str], guarded: Sequence[str], spelling: Spelling | None = None
+    base: Any,
+    new: Any,
+    texts: Sequence[str],
+    guarded: Sequence[str],
+    spelling: Spelling | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Base against extended tokenizer on held-out `texts` of the target and of `guarded` languages; sample splits.
 
     `spelling` is how both write their pieces, the byte alphabet if it is not given.
     """
+    progress = progress or Progress()
     lines = lines_of(guarded)
+    words, size = _words(texts), sum(len(text.encode()) for text in texts)
+    tokens = {
+        name: sum(
+            len(ids)
+            for ids in progress.track(
+                encode_all(raw_tokenizer(tokenizer), texts),
+                f"measuring {name} on held-out text",
+                total=len(texts),
+                unit="documents",
+                every=20,
+            )
+        )
+        for name, tokenizer in (("base", base), ("adapted", new))
+    }
     return {
-        "tokens_per_word": both(tokens_per_word, base, new, texts),
-        "bytes_per_token": both(bytes_per_token, base, new, texts),
+        "tokens_per_word": {name: round(count / words, 4) if words else None for name, count in tokens.items()},
+        "bytes_per_token": {name: round(size / count, 4) if count else None for name, count in tokens.items()},
         "unspaced_script": unspaced_script(texts),
         "held_out_lines_same_ids": same_ids_share(base, new, lines),
         "held_out_lines": len(lines),

@@ -44,7 +44,7 @@ def test_the_curve_is_what_cutting_with_each_size_gives(base: tokenizer_file.Tok
     words, guard = words_and_guard(base)
     family, wish = detect(base), Wish(size=60, min_count=2)
     letters = family.new_letters(words, guard, wish)
-    learner, start = family._learner(words, letters, guard, wish)
+    learner, start = family._learner(words, letters, guard, wish, Progress())
     learner.learn(60)
     curve = start.curve(letters, learner, complete=False)
     assert len(letters) == (0 if family.name == "byte-bpe" else len(letters)) and len(curve.saved) > 40

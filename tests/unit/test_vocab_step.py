@@ -10,7 +10,7 @@ from langadapt.core import verb as verbs
 from langadapt.core.errors import DataError
 from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import read_json_lines
-from langadapt.core.progress import Note
+from langadapt.core.progress import Advanced, Event, Finished, Note, Started
 from langadapt.model.bytes_alphabet import to_bytes, to_piece
 from langadapt.vocab import metrics, predict, tokenizer_file
 from tests.fixtures.tiny import tiny_tokenizer
@@ -50,6 +50,35 @@ def extend(place: Path, name: str, **more):
         listener=lambda event: notes.append(event.text) if isinstance(event, Note) else None,
     )
     return artifact, notes
+
+
+def test_every_long_part_reports(place: Path) -> None:
+    """Text, protected words, target words, merges, checks, measures: with real text each of them takes seconds."""
+    events: list[Event] = []
+    langadapt.extend_vocab(
+        place / "model", place / "hu", guard=[place / "en"], size=40, out=place / "heard", listener=events.append
+    )
+    said = [event.task for event in events if isinstance(event, Started)]
+    assert [task.split(" of ")[0] for task in said] == [
+        "counting words",
+        "counting protected words",
+        "cutting protected words",
+        "cutting words",
+        "learning merges",
+        "checking the new tokenizer",
+        "measuring base on held-out text",
+        "measuring adapted on held-out text",
+    ]
+    ends = {event.task: event.done for event in events if isinstance(event, Finished)}
+    assert all(ends[task] > 0 for task in said)
+    # each check as it ends, not all at the end
+    checks = json.loads((place / "heard" / "checks.json").read_text())["checks"]
+    heard = [event.detail for event in events if isinstance(event, Advanced) and event.task.startswith("checking")]
+    assert len(set(heard)) == len(heard) > 7 and set(heard) <= set(checks)
+    assert ends["checking the new tokenizer"] == len(checks)
+    assert "counting what is used" in [event.detail for event in events if isinstance(event, Advanced)]
+    first = next(event for event in events if isinstance(event, Note))
+    assert first.text == f"reading the tokenizer of {place / 'model'}"
 
 
 def test_the_artifact_holds_what_later_steps_read(place: Path):
@@ -153,6 +182,18 @@ def test_the_rule_is_within_a_fifth_of_what_was_measured(base, size, measured):
     expected = predict.adapted(predict.Rates(base, 2.15), size)
     assert expected.tokens_per_word == pytest.approx(measured, rel=0.2)
     assert expected.bytes_per_token == pytest.approx(2.15 * base / expected.tokens_per_word, rel=1e-3)
+
+
+# MB of target and guard, tokens afterwards, and what the run then took (MB)
+@pytest.mark.parametrize(
+    ("target", "guard", "tokens", "measured"),
+    [(4.85, 9.43, 53_152, 671), (5.92, 9.43, 53_152, 673), (3.58, 5.62, 53_152, 673), (5.92, 9.43, 4_358, 571),
+     (9.43, 5.92, 53_152, 681), (5.92, 9.43, 69_152, 715)],
+)  # fmt: skip
+def test_the_price_of_memory_is_what_was_measured(target, guard, tokens, measured):
+    expected = predict.memory_bytes(round(target * 1e6), round(guard * 1e6), tokens, spaced=True)
+    assert expected == pytest.approx(measured * 1e6, rel=0.02)
+    assert predict.memory_bytes(32_000_000, 0, tokens, spaced=False) > 840e6, "texts without spaces have no few words"
 
 
 def test_rates_are_ratios_of_sums(place: Path):
