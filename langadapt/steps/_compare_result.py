@@ -194,5 +194,8 @@ def _notes(summary: Mapping[str, Any], order: Sequence[str]) -> tuple[str, ...]:
         seen = max((found.get("looked", 0) for found in summary["methods"][name]["hidden"].values()), default=0)
         if seen:
             notes.append(f"`{name}` made {seen:,} of them with the very rows that were hidden: no figures.")
+        why = next((found["why"] for found in summary["methods"][name]["hidden"].values() if "why" in found), None)
+        if why:
+            notes.append(f"`{name}` made none of them: {why}.")
     left = [LeftOut(item["name"], item["why"], item["hint"]).sentence for item in summary["left_out"]]
     return (*notes, *left)

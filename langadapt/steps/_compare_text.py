@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from langadapt.core.errors import ConfigError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
 
 if TYPE_CHECKING:
@@ -55,21 +55,28 @@ def text_inputs(given: Inputs) -> dict[str, Input]:
 
 
 def scoring_sets(given: Inputs, manner: Manner, seed: int) -> dict[str, "ScoringSet"]:
-    """Segments of the held-out part of each text."""
+    """Segments of the held-out part of each text; DataError if one has none."""
     from langadapt.corpus.store import documents
     from langadapt.evaluate.segments import MIN_SEGMENTS, choose_segments
 
     sizes = {"target": manner.target_bytes, "source": manner.source_bytes}
+    texts = {name: list(documents(item.path, "held-out")) for name, item in text_inputs(given).items()}
+    for name, item in text_inputs(given).items():
+        if not texts[name]:
+            raise DataError(
+                f"nothing of `{item.given}` is held out, so there is no {name} text to score on",
+                hint="hold some out: langadapt prepare TEXT --lang CODE --held-out-share 0.1 --out DIR",
+            )
     return {
         name: choose_segments(
-            documents(item.path, "held-out"),
+            found,
             set_bytes=sizes[name],
             segment_bytes=manner.segment_bytes,
             seed=seed,
             name=name,
             wanted=MIN_SEGMENTS,
         )
-        for name, item in text_inputs(given).items()
+        for name, found in texts.items()
     }
 
 

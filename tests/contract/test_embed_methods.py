@@ -17,6 +17,7 @@ import langadapt
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.registry import load_method, method_names
 from langadapt.core.types import NewToken
+from langadapt.embed.hiding import hide, looked
 from langadapt.embed.inputs import ALWAYS, InitInputs, Role
 from langadapt.embed.rowmap import RowMap, load_maps, save_maps
 from langadapt.model.tables import open_tables
@@ -108,6 +109,22 @@ def test_a_row_does_not_depend_on_the_other_new_tokens(name: str, inputs: InitIn
     for place, token in enumerate(inputs.new_tokens):
         alone = rows_of(name, changed(inputs, new_tokens=(token,))).apply(values)
         assert alone.tobytes() == together[place : place + 1].tobytes()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_hidden_tokens_are_made_without_their_rows(name: str, inputs: InitInputs, place: World) -> None:
+    method = load_method("embed", name)
+    hidden = hide(inputs, place.base, place.target, 0.2)
+    try:
+        rows = method(hidden.from_method(inputs, alone="local" in method.facts.laws), method.options())
+    except DataError:
+        # a map that was made for the whole base cannot be applied to one that lacks tokens
+        assert "like" in method.facts.needs
+        return
+    assert set(hidden.new.tolist()) <= set(rows.new_ids.tolist())
+    # a file of counts names the tokens that it was counted with; compare-embeddings says so of such a method
+    if "counts" not in method.facts.needs:
+        assert looked(rows, hidden) == 0
 
 
 @pytest.mark.parametrize("name", METHODS)
