@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,28 +56,31 @@ def run_child(
     # ever stays in ours, to end with us.
     group = None if seconds is None else 0
     began = time.monotonic()
-    with subprocess.Popen(
-        [sys.executable, "-P", "-c", limits + code, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        process_group=group,
-        env=os.environ | (environment or {}),
-    ) as running:
-        late, still_given = False, given
-        try:
-            while True:
-                try:
-                    output, error = running.communicate(still_given, timeout=_POLL_SECONDS)
-                    break
-                except subprocess.TimeoutExpired:
-                    still_given = b""  # it is on its way, and may not be given again
-                    interrupt.poll()
-                if not late and seconds is not None and time.monotonic() - began > seconds:
-                    late = True
-                    running.kill()
-        finally:
-            running.kill()
+    late = False
+    # what is given lies in a file: a pipe that is fed between two looks loses what did not go through at once
+    with tempfile.TemporaryFile() as file:
+        file.write(given)
+        file.seek(0)
+        with subprocess.Popen(
+            [sys.executable, "-P", "-c", limits + code, *arguments],
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=group,
+            env=os.environ | (environment or {}),
+        ) as running:
+            try:
+                while True:
+                    try:
+                        output, error = running.communicate(timeout=_POLL_SECONDS)
+                        break
+                    except subprocess.TimeoutExpired:
+                        interrupt.poll()
+                    if not late and seconds is not None and time.monotonic() - began > seconds:
+                        late = True
+                        running.kill()
+            finally:
+                running.kill()
     # a signal that reached both of us is no fault of the file
     interrupt.poll()
     lines = error.decode("utf-8", "replace").strip().splitlines()

@@ -28,6 +28,11 @@ def test_arguments_input_and_environment_arrive_and_output_comes_back() -> None:
     assert run(code, seconds=None, memory=None).code == 0
 
 
+def test_much_input_arrives_whole_also_if_the_child_is_slow_to_read_it() -> None:
+    code = "import sys, time; time.sleep(0.3); print(len(sys.stdin.buffer.read()))"
+    assert run(code, given=b"ab" * 1_000_000) == Ended(0, b"2000000\n", "")
+
+
 def test_failures_are_told_apart() -> None:
     assert run("import sys; sys.exit(9)") == Ended(9, b"", "")
     raised = run("raise ValueError('no table')")
