@@ -143,8 +143,9 @@ def _show(texts: list[str], names: list[str], figures: list[dict[str, Any]], fou
         data |= found
         rows.append(("tokens that only it has", "", _value("", found["new_tokens"])))
         rows.append(("of them used", "", _value("", found["new_tokens_used"])))
-        rows.append(("documents with the same ids", _value("_share", found["documents_same_ids"]), ""))
-        rows.append(("lines with the same ids", _value("_share", found["lines_same_ids"]), ""))
+        for part in ("documents", "lines"):
+            for what in ("tokens", "ids"):
+                rows.append((f"{part} with the same {what}", _value("_share", found[f"{part}_same_{what}"]), ""))
         changed = [
             (visible(item["word"]), f"{item['count']:,}", *map(visible, item["pieces"]))
             for item in found["changed_words"]

@@ -1,7 +1,15 @@
 """Tokens of two tokenizers under common names, so that cuts of a text can be compared where ids say nothing."""
 
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langadapt.core.errors import DataError
 from langadapt.model.pairing import pair
 from langadapt.model.token_table import TokenTable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # What a token is: its bytes, or for a special one the tokenizer and id that it first stood in.
 Key = bytes | tuple[str, int] | None
@@ -18,6 +26,17 @@ def token_keys(base: TokenTable, new: TokenTable) -> tuple[list[Key], list[Key]]
         if "special" in (base.kind_of(old), new.kind_of(id)):
             theirs[id] = mine[old]
     return mine, theirs
+
+
+def keys_or_strings(
+    folders: tuple[Path, Path], tokenizers: "tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]"
+) -> tuple[Sequence[Hashable], Sequence[Hashable]]:
+    """The keys of two folders, which `tokenizers` were loaded from; strings of tokens where a family cannot be read."""
+    try:
+        return token_keys(*map(TokenTable.from_folder, folders))
+    except DataError:
+        base, new = (one.convert_ids_to_tokens(list(range(1 + max(one.get_vocab().values())))) for one in tokenizers)
+        return base, new
 
 
 def _own(table: TokenTable, name: str) -> list[Key]:

@@ -1,14 +1,9 @@
 """What the tokenizers of base and adapted model make of held-out text."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langadapt.core.artifact import Output
-from langadapt.core.errors import DataError
 from langadapt.core.inputs import Input
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 # Tokenizer figures settle to three digits on 200 kB of text and cost a second there.
 TOKENIZER_BYTES = 200_000
@@ -19,10 +14,13 @@ def tokenizer_figures(out: Output, languages: dict[str, Any], targets: frozenset
     """Add tokens per word, bytes per token and the share of unchanged lines; return sample sentences, split."""
     from langadapt.evaluate.splits import first_sentence, split_for_display
     from langadapt.model.load import load_tokenizer
+    from langadapt.model.token_keys import keys_or_strings
     from langadapt.vocab.metrics import bytes_per_token, lines_of, same_tokens_share, tokens_per_word
 
     tokenizers = {role: load_tokenizer(out.inputs[role].path) for role in ("base", "adapted")}
-    keys = _keys(out, tokenizers) if set(languages) - targets else ((), ())
+    paths = out.inputs["base"].path, out.inputs["adapted"].path
+    loaded = tokenizers["base"], tokenizers["adapted"]
+    keys = keys_or_strings(paths, loaded) if set(languages) - targets else ((), ())
     samples = []
     for lang, language in languages.items():
         texts: list[str] = []
@@ -42,22 +40,6 @@ def tokenizer_figures(out: Output, languages: dict[str, Any], targets: frozenset
             parts = {role: split_for_display(tokenizer, sentence) for role, tokenizer in tokenizers.items()}
             samples.append({"kind": "split", "lang": lang, "text": sentence, **parts})
     return samples
-
-
-def _keys(
-    out: Output, tokenizers: Mapping[str, "PreTrainedTokenizerBase"]
-) -> tuple[Sequence[Hashable], Sequence[Hashable]]:
-    """What each id stands for, as far as the two tokenizers can be compared; else the strings of the tokens."""
-    from langadapt.model.token_keys import token_keys
-    from langadapt.model.token_table import TokenTable
-
-    try:
-        return token_keys(*(TokenTable.from_folder(out.inputs[role].path) for role in ("base", "adapted")))
-    except DataError:  # a family whose pieces nothing here can read as bytes
-        base, adapted = (
-            tokenizers[role].convert_ids_to_tokens(list(range(len(tokenizers[role])))) for role in ("base", "adapted")
-        )
-        return base, adapted
 
 
 def _figure(value: float | None) -> float | None:

@@ -1,5 +1,6 @@
 """Looking at tokenizers: what they cost on a text, how two differ, pieces and ids. Plain functions: nothing is kept."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -73,13 +74,23 @@ def compare(
     texts: Sequence[str],
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The figures of both, how much of the text has the same ids, and the words that changed most."""
+    """The figures of both, how much of the text has the same tokens and ids, and the words that changed most.
+
+    Tokens are compared as `evaluate` does: by their bytes, special ones by string and part; see model/token_keys.py.
+    """
+    from langadapt.model.token_keys import keys_or_strings
     from langadapt.vocab.usage import compared, measure
 
     bar = _bar(texts, 2, progress)
     usages = [measure(tokenizer, texts, by_word=True, bar=bar) for tokenizer in (first, second)]
     bar.finish()
-    return {"figures": [usage.figures() for usage in usages], **compared(usages[0], usages[1], texts)}
+    with tempfile.TemporaryDirectory() as name:
+        # saved again, so that a lone file or a folder without tokenizer.json is one like all others
+        folders = Path(name, "first"), Path(name, "second")
+        for tokenizer, folder in zip((first, second), folders, strict=True):
+            tokenizer.save_pretrained(str(folder))
+        keys = keys_or_strings(folders, (first, second))
+    return {"figures": [usage.figures() for usage in usages], **compared(usages[0], usages[1], texts, *keys)}
 
 
 def _bar(texts: Sequence[str], times: int, progress: Progress | None) -> Any:

@@ -1,7 +1,7 @@
 """What a tokenizer makes of a text: its cost, the words it breaks, the tokens it uses, and two tokenizers compared."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from langadapt.core.progress import Task
 from langadapt.model.spans import PieceReader
-from langadapt.vocab.metrics import lines_of, raw_tokenizer, same_ids_share, unspaced_script
+from langadapt.vocab.metrics import lines_of, raw_tokenizer, same_ids_share, same_tokens_share, unspaced_script
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -194,10 +194,17 @@ def readable(reader: PieceReader, pieces: Sequence[str]) -> str:
     return "|".join(reader.read(piece).decode("utf-8", "replace").replace("\ufffd", "·") for piece in pieces)
 
 
-def compared(first: Usage, second: Usage, texts: Sequence[str]) -> dict[str, Any]:
-    """Shares of equal ids, tokens that only the second has, and the words on which the two differ most.
+def compared(
+    first: Usage,
+    second: Usage,
+    texts: Sequence[str],
+    first_keys: Sequence[Hashable],
+    second_keys: Sequence[Hashable],
+) -> dict[str, Any]:
+    """Shares of text with equal tokens and ids, tokens that only the second has, words on which they differ most.
 
-    The difference of a word is in tokens, of all its places together.
+    `first_keys[id]` and `second_keys[id]` say what a token is, see model/token_keys.py. The difference of a word is in
+    tokens, of all its places together.
     """
     one, two = first.tokenizer, second.tokenizer
     changes = []
@@ -220,14 +227,17 @@ def compared(first: Usage, second: Usage, texts: Sequence[str]) -> dict[str, Any
                 ],
             }
         )
-    known = one.get_vocab()
-    own = [number for piece, number in two.get_vocab().items() if piece not in known]
+    lines = lines_of(texts)
+    known = {first_keys[number] for number in one.get_vocab().values()}
+    own = [number for number in two.get_vocab().values() if second_keys[number] not in known]
     used = sum(number < len(second.counts_V) and second.counts_V[number] > 0 for number in own)
     return {
         "new_tokens": len(own),
         "new_tokens_used": int(used),
+        "documents_same_tokens": _rounded(same_tokens_share(one, two, texts, first_keys, second_keys)),
+        "lines_same_tokens": _rounded(same_tokens_share(one, two, lines, first_keys, second_keys)),
         "documents_same_ids": _rounded(same_ids_share(one, two, texts)),
-        "lines_same_ids": _rounded(same_ids_share(one, two, lines_of(texts))),
+        "lines_same_ids": _rounded(same_ids_share(one, two, lines)),
         "changed_words": words,
     }
 

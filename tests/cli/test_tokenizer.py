@@ -33,7 +33,7 @@ def test_stats(call: Run, here: Path) -> None:
 
 def test_compare(call: Run, here: Path) -> None:
     found = json.loads(call("tokenizer", "compare", "base", "new", "--text", "hu.txt", "--json").out)
-    assert found["lines_same_ids"] == 0.0
+    assert found["lines_same_ids"] == found["lines_same_tokens"] == 0.0
     new = {"sz", "sze", "Ġsze", "Ãº", "szesz"}
     text = json.loads(call("tokenizer", "encode", "new", "-", "--json", stdin=(here / "hu.txt").read_bytes()).out)
     assert (found["new_tokens"], found["new_tokens_used"]) == (
@@ -45,6 +45,7 @@ def test_compare(call: Run, here: Path) -> None:
     assert words["múlt"]["pieces"][0].count("|") > words["múlt"]["pieces"][1].count("|")
     shown = call("tokenizer", "compare", "base", "new", "--text", "hu.txt", "--table").out
     assert "words that changed most" in shown and "lines with the same ids" in shown
+    assert "documents with the same tokens" in shown
 
 
 def test_encode_and_decode(call: Run, here: Path) -> None:

@@ -1,14 +1,18 @@
 """What a tokenizer makes of a text, against slow and obvious counts, for every family."""
 
+import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
-from langadapt.steps.tokenizers import decode, encode, open_tokenizer
+from langadapt.steps.tokenizers import compare, decode, encode, open_tokenizer
 from langadapt.vocab.usage import compared, measure, renyi_efficiency, tokens_of_words
 from tests.fixtures.families import FAMILIES, family_tokenizer
 
@@ -132,9 +136,10 @@ def test_two_tokenizers(tokenizers: dict[str, Any]) -> None:
     texts = ["ház\nxy", "zxq zxq zxq ház"]
     one, other = tokenizers["byte-bpe"], tokenizers["wordpiece"]
     usages = [measure(item, texts, by_word=True) for item in (one, other)]
-    same = compared(usages[0], usages[0], texts)
+    keys = [item.convert_ids_to_tokens(list(range(len(item)))) for item in (one, other)]
+    same = compared(usages[0], usages[0], texts, keys[0], keys[0])
     assert (same["documents_same_ids"], same["lines_same_ids"], same["changed_words"]) == (1.0, 1.0, [])
-    found = compared(usages[0], usages[1], texts)
+    found = compared(usages[0], usages[1], texts, *keys)
     assert found["documents_same_ids"] == found["lines_same_ids"] == 0.0
     changes = [(abs(word["tokens"][0] - word["tokens"][1]), word["word"]) for word in found["changed_words"]]
     assert changes and changes == sorted(changes, key=lambda item: (-item[0], item[1]))
@@ -144,6 +149,36 @@ def test_two_tokenizers(tokenizers: dict[str, Any]) -> None:
     for word in found["changed_words"]:
         assert word["pieces"][0].replace("|", "") == word["word"] or "·" in word["pieces"][0]
         assert word["pieces"][1] == "[UNK]", "what is not known is shown so"
+
+
+def test_tokens_are_compared_whatever_their_ids(tmp_path: Path) -> None:
+    base = family_tokenizer(tmp_path / "base", "byte-bpe")
+    file = "tokenizer.json"
+    spec = json.loads((base / file).read_text(encoding="utf-8"))
+    vocab, size = spec["model"]["vocab"], len(spec["model"]["vocab"])
+    specials = {token["content"] for token in spec["added_tokens"]}
+    moved = {piece: (id + 7) % size for piece, id in vocab.items()}
+    spec["model"]["vocab"] = moved
+    spec["added_tokens"] = [token | {"id": moved[token["content"]]} for token in spec["added_tokens"]]
+    shutil.copytree(base, tmp_path / "moved")
+    (tmp_path / "moved" / file).write_text(json.dumps(spec), encoding="utf-8")
+    one, other = open_tokenizer(base), open_tokenizer(tmp_path / "moved")
+    text = f"the old house {sorted(specials)[0]}\nház"
+    found = compare(one, other, [text])
+    assert (found["documents_same_tokens"], found["lines_same_tokens"]) == (1.0, 1.0)
+    assert (found["documents_same_ids"], found["lines_same_ids"], found["new_tokens"]) == (0.0, 0.0, 0)
+    # another family: `▁the` and `Ġthe` are one token
+    gemma = open_tokenizer(family_tokenizer(tmp_path / "gemma", "gemma"))
+    again = compare(one, gemma, ["x the", "x"])
+    assert again["documents_same_tokens"] == 1.0 and again["documents_same_ids"] == 0.0
+    spellings = {piece.replace("▁", "Ġ") for piece in gemma.get_vocab()} - set(one.get_vocab())
+    assert 0 < again["new_tokens"] < len(spellings)
+
+
+def test_a_family_that_nothing_reads_is_compared_by_strings(tmp_path: Path) -> None:
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"az": 0, "ház": 5, "?": 1}, "?")))
+    found = compare(words, words, ["az"])
+    assert (found["documents_same_tokens"], found["new_tokens"]) == (1.0, 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
