@@ -58,6 +58,9 @@ def _text(found: "Diagnosis") -> list[tuple[str, str]]:
     text = found.text
     before = {"exact": "", "estimated": "about ", "at least": "at least "}[text["bytes_known"]]
     rows = [("size", f"{before}{show_bytes(text['bytes'])}, {text['documents']:,} documents read")]
+    if text["kept_bytes"] < text["bytes"]:
+        said = "the rest is in other languages; advice and plan are for what stays"
+        rows.append(("prepare keeps", f"about {show_bytes(text['kept_bytes'])}: {said}"))
     if text["lines_without_marks"] is not None:
         rows.append(
             (

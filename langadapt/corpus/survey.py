@@ -58,6 +58,13 @@ class Survey:
     marked_share: float
     bare_lines: float | None
     chance_lines: float | None
+    kept_share: float = 1.0
+    """Share of the bytes that `prepare` would keep, by the sample; see `own_language`."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are worth counting on."""
+        return round(self.bytes * self.kept_share)
 
     @property
     def texts(self) -> list[str]:
@@ -225,7 +232,8 @@ def mark_problem(found: Survey, lang: str) -> str | None:
 def own_language(found: Survey, judge: Judge | None) -> Survey:
     """The same with a sample as `prepare` would leave it: without lines and documents in other languages.
 
-    A fifth of a translated manual is English still, which flatters every figure of an English model.
+    A fifth of a translated manual is English still, which flatters every figure of an English model, and will not be
+    there to train on: the share that stays is noted.
     """
     if judge is None or not judge.knows:
         return found
@@ -235,7 +243,10 @@ def own_language(found: Survey, judge: Judge | None) -> Survey:
         rival = lines.verdict is not None and _is_rival(lines.verdict, lines.rest)
         if lines.rest.strip() and not rival:
             kept.append(replace(document, text=lines.rest))
-    return replace(found, sample=tuple(kept)) if kept else found
+    if not kept:
+        return found
+    before, after = (sum(len(each.text.encode()) for each in sample) for sample in (found.sample, kept))
+    return replace(found, sample=tuple(kept), kept_share=after / before)
 
 
 def _is_rival(verdict: Verdict, text: str) -> bool:

@@ -45,6 +45,11 @@ class Look:
         return math.sqrt(spread * len(seen) / (len(seen) - 1)) / total
 
 
+def fitting(most: int, seconds_each: float, seconds: float) -> int:
+    """How many of `most` pieces of work fit into the time, at least one."""
+    return max(1, min(most, int(seconds / seconds_each))) if seconds_each > 0 else most
+
+
 def look(
     folder: Path,
     tokenizer: "PreTrainedTokenizerBase",
@@ -57,7 +62,7 @@ def look(
     progress: Progress,
     name: str,
 ) -> dict[str, Look]:
-    """Score (id, text) passages of each named set; at least one chunk of each, no more once `seconds` are over.
+    """Score (id, text) passages of each named set: as many as `seconds` have room for after loading, at least one each.
 
     The token in front is the candidate that scores the set `separator_from` best, as in training (mix chooses alike).
     """
@@ -71,18 +76,28 @@ def look(
             model, tokenizer, [ScoredText(*passage) for passage in passages], prefix_id=prefix, compute=compute
         )
 
+    start = time.monotonic()
     prefix = next(iter(known))
-    if len(known) > 1:
-        few = texts[separator_from][:_SEPARATOR_PASSAGES]
+    first = texts[separator_from][:1]
+    score(first, known[prefix])
+    each = time.monotonic() - start
+    # with one passage for each candidate and each set it has to end in time
+    if len(known) > 1 and len(known) * each <= seconds / 2:
+        few = texts[separator_from][: fitting(_SEPARATOR_PASSAGES, len(known) * each, seconds / 4)]
         prefix = min(known, key=lambda token: bits_per_byte(score(few, known[token])))
+    chunk = fitting(_CHUNK, each, seconds / 20)
     found = {}
-    for key, passages in texts.items():
-        began, scores = time.monotonic(), list[TextScore]()
-        for start in range(0, len(passages), _CHUNK):
-            if start and time.monotonic() - began > seconds / len(texts):
+    for number, (key, passages) in enumerate(texts.items(), 1):
+        began, scores, took = time.monotonic(), list[TextScore](), 0.0
+        # what is left is shared out among the sets that are left
+        end = began + (start + seconds - began) / (len(texts) - number + 1)
+        for place in range(0, len(passages), chunk):
+            now = time.monotonic()
+            if place and now + took > end:
                 break
-            scores += score(passages[start : start + _CHUNK], known[prefix])
-            bar.advance(sum(score.bytes for score in scores[start:]))
+            scores += score(passages[place : place + chunk], known[prefix])
+            took = time.monotonic() - now
+            bar.advance(sum(score.bytes for score in scores[place:]))
         found[key] = Look(tuple(scores), prefix, time.monotonic() - began)
     bar.finish()
     return found

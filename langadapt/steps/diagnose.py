@@ -316,7 +316,7 @@ def _outlook(entry: dict[str, Any], facts: "Facts", subject: Subject) -> None:
         return
     size = appended(facts)
     saving = size.saving if size is not None else 0.0
-    tokens = round(subject.target.bytes / facts.bytes_per_token * (1 - saving))
+    tokens = round(subject.target.kept_bytes / facts.bytes_per_token * (1 - saving))
     ahead = partial(look_ahead, entry, target_tokens=tokens, new_rows=size.tokens if size is not None else 0)
     device = choose_device("auto")
     busy = busy_with(device)

@@ -76,6 +76,8 @@ class Facts:
     tokens_in_script: int | None = None
     refusal: str | None = None
     bits: float | None = None
+    bits_error: float | None = None
+    """Standard error of `bits`."""
     guessing_bits: float | None = None
     ngram_bits: float | None = None
     """What n-grams learned from some of the text score."""
@@ -288,7 +290,8 @@ def advise_worth(facts: Facts) -> Advice:
         return Advice("not scored", f"{facts.unscored}; text {regime}")
     if facts.bits is None or facts.guessing_bits is None:
         return Advice("not scored", f"how much the model knows of the language was not measured; text {regime}")
-    line = f"{facts.bits:.2f} bits per byte"
+    spread = "" if facts.bits_error is None else f" ± {2 * facts.bits_error:.2f}"
+    line = f"{facts.bits:.2f}{spread} bits per byte"
     if facts.bits > GUESSING * facts.guessing_bits:
         line += f", guessing a token is {facts.guessing_bits:.2f}"
         why = f"{line}: nothing of the language is there yet, the text has to teach all of it; text {regime}"

@@ -179,6 +179,9 @@ def test_little_text_still_gets_an_answer(place: Path, call: Run) -> None:
     assert done.code == 0, done.err
     assert "too few tokens for one step" in done.out
     assert "leave the vocabulary alone" in done.out
+    plain = call("diagnose", str(place / "one"), "--lang", "hu", "--text", "a.txt", "--no-score").out
+    keys = [line.split("\t")[0] for line in plain.splitlines() if not line.startswith("next")]
+    assert len(set(keys)) == len(keys) and {key.split()[0].rstrip(",") for key in keys} >= {"text", "model", "advice"}
 
 
 def test_a_model_too_large_for_the_memory_is_not_scored(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

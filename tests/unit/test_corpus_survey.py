@@ -154,6 +154,10 @@ def test_the_sample_is_what_prepare_would_leave(tmp_path: Path) -> None:
     found = look(tmp_path / "a.jsonl", "\n".join(json.dumps({"text": text}) for text in documents))
     kept = own_language(found, Fake())
     assert sorted(kept.texts) == sorted([hungarian, hungarian, "rövid"])
+    size = sum(len(text.encode()) for text in documents)
+    assert found.kept_bytes == found.bytes == size
+    lost = 2 * len(english.encode()) + 1
+    assert kept.bytes == size and kept.kept_bytes == size - lost, "the rest will go"
     assert own_language(found, None) is found
 
 

@@ -221,3 +221,9 @@ def test_what_cannot_be_the_start_is_left_out() -> None:
     assert advice.verdict == "start from b" and "`a` is out: too large" in advice.why
     (none,) = advise_base([candidate("a", [1.0], usable="x"), candidate("b", [1.0], usable="y")])
     assert none.verdict == "none of them"
+
+
+def test_the_verdict_on_a_score_says_how_sure_it_is() -> None:
+    scored = {"bits": 2.81, "guessing_bits": 7.41, "ngram_bits": 2.9}
+    assert "2.81 ± 0.36 bits per byte, n-grams" in advise_worth(facts(**scored, bits_error=0.18)).why
+    assert "2.81 bits per byte, n-grams" in advise_worth(facts(**scored)).why
