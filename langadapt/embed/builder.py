@@ -117,10 +117,12 @@ class RowMapBuilder:
         *,
         matrix: Any = None,
         offset: Any = None,
+        noise: float = 0.0,
     ) -> None:
         """Rows `vectors` [tokens, d] times `matrix` [d, width] plus `offset`; without `matrix` the vectors are rows.
 
-        Such rows do not change with the base table when the map is applied again to a sibling model.
+        `noise` standard deviations of the old rows, in each dimension, are drawn on top. But for that such rows do not
+        change with the base table when the map is applied again to a sibling model.
         """
         arrays = [
             None if part is None else np.ascontiguousarray(part, np.float32) for part in (vectors, matrix, offset)
@@ -133,6 +135,7 @@ class RowMapBuilder:
         if values is None or len(values) != len(tokens):
             raise LangadaptError(f"`{self._method}` gave {len(tokens):,} tokens another number of vectors")
         if len(tokens):
+            self._noise[places] = noise
             self._dense.append(Dense(places[order], values[order], times, plus))
 
     def stored(self, tokens: Sequence[NewToken], source: RowMap, lines: Ints) -> None:

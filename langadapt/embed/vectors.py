@@ -51,6 +51,11 @@ class WordVectors:
         """Dimensions of a vector."""
         return int(self.table.shape[1])
 
+    @property
+    def learned(self) -> bool:
+        """Were they learned from text here? Files have no counts (.vec) or can compose (.bin)."""
+        return self.counts is not None and self.compose is None
+
     def index(self) -> dict[str, int]:
         """Word -> its line in the table; the first of two equal words."""
         return {word: place for place, word in reversed(list(enumerate(self.words)))}

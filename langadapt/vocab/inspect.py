@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from langadapt.core.scripts import script_of
 from langadapt.model.spans import PieceReader, Spans, spans
 from langadapt.vocab.metrics import raw_tokenizer
-from langadapt.vocab.scripts import script_of
 from langadapt.vocab.tokenizer_file import encode_all
 
 _WORD = re.compile(r"\S+")

@@ -1,31 +1,17 @@
-"""Writing systems of letters, and the rule that a new token must hold a letter that protected text cannot have."""
+"""Writing systems of texts, and the rule that a new token must hold a letter that protected text cannot have."""
 
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 
+from langadapt.core.scripts import script_of
+
 # A script with fewer of a text's letters is there by accident: a quotation, a symbol of mathematics.
 MAIN_SHARE = 0.05
 
 # Bytes of UTF-8 that no character begins with.
 _CONTINUATIONS = bytes(range(0x80, 0xC0))
-
-# First words of names that say what a letter is for, not whose it is (U+00B5 is `MICRO SIGN`).
-_NO_SCRIPT = ("", "COMBINING", "MODIFIER", "VARIATION", "ZERO", "MICRO", "FEMININE", "MASCULINE", "OHM", "KELVIN")
-
-
-@lru_cache(maxsize=100_000)
-def script_of(letter: str) -> str | None:
-    """First word of the Unicode name of a letter or mark (`GREEK`, `LATIN`, `CJK`); None for all else.
-
-    Marks that are shared by scripts (`COMBINING ACUTE ACCENT`) belong to none.
-    """
-    if unicodedata.category(letter)[0] not in "LM":
-        return None
-    word = unicodedata.name(letter, "").partition(" ")[0]
-    return None if word in _NO_SCRIPT else word
-
 
 # First words of Unicode names that are no names of scripts to people.
 _SHOWN = {"CJK": "Chinese", "HANGUL": "Korean", "MYANMAR": "Burmese", "ETHIOPIC": "Ge'ez", "NKO": "N'Ko",
