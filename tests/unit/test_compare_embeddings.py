@@ -14,6 +14,7 @@ from langadapt.core import interrupt, verb
 from langadapt.core.artifact import Artifact
 from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError, Interrupted
+from langadapt.core.host import peak_memory_bytes, spending
 from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import read_json_lines, read_json_object
 from langadapt.core.progress import Event, Note, Progress
@@ -261,6 +262,19 @@ def test_the_same_bytes_again_also_after_an_interruption(
     for name in ("artifact.json", "comparison.json", "segments.jsonl"):
         assert (result.artifact.path / name).read_bytes() == (found.path / name).read_bytes()
     assert not (work / "again.partial").exists()
+
+
+def test_memory_of_a_stretch_is_what_it_took_and_the_peak_is_not_forgotten() -> None:
+    with spending() as much:
+        block = b"x" * 60_000_000
+    highest = peak_memory_bytes()
+    assert len(block) == 60_000_000 and highest > 60_000_000
+    del block
+    with spending() as little:
+        pass
+    assert peak_memory_bytes() >= highest - 1_000_000  # the kernel counts in batches
+    if much.memory_bytes is not None and little.memory_bytes is not None:  # Linux
+        assert much.memory_bytes > 50_000_000 and little.memory_bytes < 20_000_000
 
 
 # What is picked
