@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Measured on one core with 6.6 MB of Hungarian and 10.3 MB of English: 5 (vectors of tokens) and 8 (of words).
 _SECONDS_A_MEGABYTE = 8
 _MOST_BYTES = 64_000_000
+# `align` cuts the text and learns nothing, 10 s for 6.6 MB; `counts` aligns sentences and entries, 45 s for 20.6 MB.
+_CUTTING_SECONDS_A_MEGABYTE, _ALIGNING_SECONDS_A_MEGABYTE = 1.6, 2.2
+_TEXTS = ("corpus", "vectors", "base_vectors")
 # A learned helper: 14.6 s on one core with 6.1 MB of Hungarian and 16,000 tokens, 10 s of them for its directions.
 _HELPER_SECONDS, _HELPER_SECONDS_A_MEGABYTE = 10, 0.8
 _HELPER_MOST_BYTES = 32_000_000
@@ -87,11 +90,19 @@ def given_by(out: Output, tables: "Tables", target: "TokenTable") -> Given:
 
 def learning_seconds(methods: "Iterable[tuple[Method, Any]]", inputs: Inputs) -> float:
     """Time to learn vectors from the texts that are given: not where a file of vectors is, or the cache has them."""
-    needs = {way for method, _ in methods for need in method.facts.needs for way in need.rstrip("?").split("|")}
+    ways = {
+        method.name: {way for need in method.facts.needs for way in need.rstrip("?").split("|")}
+        for method, _ in methods
+    }
+    needs = set().union(*ways.values())
     given = {name: value for name, value in inputs.items() if isinstance(value, Input) and name in needs}
-    texts = {given[name].digest: given[name] for name in ("corpus", "vectors", "base_vectors") if name in given}
+    texts = {given[name].digest: given[name] for name in _TEXTS if name in given}
     learned = (text for text in texts.values() if not is_vectors(text.path))
-    seconds = sum(_SECONDS_A_MEGABYTE * min(size_of(text), _MOST_BYTES) / 1e6 for text in learned)
+    readers = {name for name, wanted in ways.items() if wanted & set(_TEXTS)}
+    rate = _CUTTING_SECONDS_A_MEGABYTE if readers == {"align"} else _SECONDS_A_MEGABYTE
+    seconds = sum(rate * min(size_of(text), _MOST_BYTES) / 1e6 for text in learned)
+    pairs = [given[name] for name in ("dictionary", "parallel") if name in given and "counts" in ways]
+    seconds += sum(_ALIGNING_SECONDS_A_MEGABYTE * size_of(pair) / 1e6 for pair in pairs)
     helper, corpus = given.get("helper"), inputs.get("corpus")
     if helper is not None and helper.word and isinstance(corpus, Input):
         seconds += _HELPER_SECONDS + _HELPER_SECONDS_A_MEGABYTE * min(size_of(corpus), _HELPER_MOST_BYTES) / 1e6

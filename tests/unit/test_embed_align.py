@@ -23,15 +23,18 @@ from tests.fixtures.extended import MERGES, extended_tokenizer
 from tests.fixtures.families import family_tokenizer
 from tests.fixtures.given import World, some_table, world
 
+# beside them a token of spaces alone, which keeps its spaces
+EXTRA = (*MERGES, ("Ġ", "Ġ"))
+
 
 @pytest.fixture(scope="module")
 def place(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     """The new merges come first, so that new tokens lie across old ones (`es`, `th`, `en`)."""
     folder = tmp_path_factory.mktemp("world")
-    file = extended_tokenizer(tiny, folder / "tokenizer") / "tokenizer.json"
+    file = extended_tokenizer(tiny, folder / "tokenizer", EXTRA) / "tokenizer.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     merges = content["model"]["merges"]
-    content["model"]["merges"] = merges[-len(MERGES) :] + merges[: -len(MERGES)]
+    content["model"]["merges"] = merges[-len(EXTRA) :] + merges[: -len(EXTRA)]
     file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     return world(tiny, folder / "world", file.parent)
 

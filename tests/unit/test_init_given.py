@@ -66,6 +66,11 @@ def test_learning_is_in_the_price_and_files_of_vectors_are_not(tmp_path: Path) -
     focus, wechsel, mean = ((load_method("embed", name), None) for name in ("focus", "wechsel", "mean"))
     assert learning_seconds([focus, focus], given(corpus="a.txt")) == pytest.approx(24)
     assert learning_seconds([mean], given(corpus="a.txt")) == 0
+    align, counts = (load_method("embed", "align"), None), (load_method("embed", "counts"), None)
+    assert learning_seconds([align], given(corpus="a.txt")) == pytest.approx(4.8)
+    assert learning_seconds([align, focus], given(corpus="a.txt")) == pytest.approx(24)
+    assert learning_seconds([counts], given(parallel="a.txt", dictionary="b.txt")) == pytest.approx(2.2 * 4)
+    assert learning_seconds([wechsel], given(corpus="a.txt", dictionary="b.txt")) == pytest.approx(24)
     assert learning_seconds([wechsel], given(vectors="a.txt", base_vectors="b.txt")) == pytest.approx(32)
     assert learning_seconds([wechsel], given(vectors="c.vec", base_vectors="b.txt")) == pytest.approx(8)
 
