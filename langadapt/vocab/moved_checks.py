@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from langadapt.vocab.checks import Outcome, fuzz_texts, same_round_trip, still_spelled
 from langadapt.vocab.loaded import loads_as_written, roles_kept, template_texts
+from langadapt.vocab.scores import same_score
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def scores_are_those_of_kept(base: TokenizerFile, new: TokenizerFile) -> Outcome
     """Each kept piece has its score, and the lowest is what it was: unknown characters are reckoned from it."""
     before = dict(base.scored)
     broken = [f"`{piece}`: {before[piece]} -> {score}" for piece, score in new.model["vocab"]
-              if piece in before and before[piece] != score]  # fmt: skip
-    if base.lowest_score != new.lowest_score:
+              if piece in before and not same_score(before[piece], score)]  # fmt: skip
+    if not same_score(base.lowest_score, new.lowest_score):
         broken.append(f"the lowest score: {base.lowest_score} -> {new.lowest_score}")
     return Outcome("scores_are_those_of_kept", len(new.model["vocab"]), tuple(broken))
 

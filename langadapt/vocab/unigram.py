@@ -42,6 +42,7 @@ from langadapt.vocab.choosing import Candidate, Proposal, SetFamily
 from langadapt.vocab.family import Refusal, Wish
 from langadapt.vocab.growing import count_letters
 from langadapt.vocab.guard import Guard
+from langadapt.vocab.scores import same_score
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 from langadapt.vocab.word_cuts import of_one_kind
 
@@ -176,20 +177,15 @@ class Unigram(SetFamily):
         broken, there = [], self._base.vocab
         for piece, score in new.model["vocab"]:
             if piece in there:
-                if not _same(score, self._scores[there[piece]]):
+                if not same_score(score, self._scores[there[piece]]):
                     broken.append(f"`{piece}`: {self._scores[there[piece]]} -> {score}")
-            elif not (self._lowest <= score <= self._highest or _same(score, self._lowest)):
+            elif not (self._lowest <= score <= self._highest or same_score(score, self._lowest)):
                 broken.append(f"`{piece}`: {score} is not between {self._lowest} and {self._highest}")
         lowest = min(score for _, score in new.model["vocab"])
         for before, after in ((self._lowest, lowest), (self._base.lowest_score, new.lowest_score)):
-            if not _same(before, after):
+            if not same_score(before, after):
                 broken.append(f"the lowest score: {before} -> {after}")
         return Outcome("scores_kept", len(new.model["vocab"]), tuple(broken))
-
-
-def _same(one: float, other: float) -> bool:
-    """The library reads some numbers that it wrote itself one unit of the last place off."""
-    return math.isclose(one, other, rel_tol=1e-15)
 
 
 def reachable(base: TokenizerFile, new: TokenizerFile) -> Outcome:
