@@ -78,7 +78,8 @@ def check_rows(folder: Path) -> None:
 def model_facts(folder: Path) -> dict[str, Any]:
     """parameters, layers, hidden_size, rows, dtype, tied of a model folder, without loading it.
 
-    `parameters` counts a tied matrix once; `dtype` is the one that holds most values.
+    `parameters` counts a tied matrix once; `dtype` is the one that holds most values. `table_width` is there where the
+    tables are narrower than the states between the layers (OPT 350M).
     """
     config = read_json_object(folder / "config.json")
     text = text_config(config)
@@ -93,6 +94,7 @@ def model_facts(folder: Path) -> dict[str, Any]:
     stored = max(sorted(by_dtype), key=lambda name: by_dtype[name])
     table = _table(tensors)
     width = _first(text, _WIDTHS) or (table.shape[1] if table else None)
+    narrow = {} if table is None or table.shape[1] == width else {"table_width": table.shape[1]}
     return {
         "parameters": sum(by_dtype.values()),
         "layers": _first(text, _LAYERS),
@@ -100,7 +102,13 @@ def model_facts(folder: Path) -> dict[str, Any]:
         "rows": table.shape[0] if table else text.get("vocab_size"),
         "dtype": DTYPE_NAMES.get(stored, stored),
         "tied": tied,
+        **narrow,
     }
+
+
+def table_width(facts: Mapping[str, Any]) -> int:
+    """Width of a row of the input table, from `model_facts`."""
+    return int(facts.get("table_width", facts["hidden_size"]))
 
 
 def _first(config: Mapping[str, Any], keys: Sequence[str]) -> Any:

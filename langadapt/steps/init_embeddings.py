@@ -179,6 +179,7 @@ def _writing(config: Config, inputs: Inputs, methods: Mapping[str, tuple[Method,
     base = _model_facts(model)
     old_rows = _undone_rows(config, model)
     size = _new_size(model, tokenizer, base) if old_rows is None else (old_rows, 0)
+    from langadapt.model.facts import table_width
     from langadapt.steps._init_given import learning_seconds
 
     if "parameters" not in base or size is None:
@@ -187,12 +188,13 @@ def _writing(config: Config, inputs: Inputs, methods: Mapping[str, tuple[Method,
     step = config.pad_to_multiple_of or 1
     rows = -(-rows // step) * step
     tables = 1 if base["tied"] else 2
-    parameters = int(base["parameters"]) + (rows - int(base["rows"])) * int(base["hidden_size"]) * tables
+    parameters = int(base["parameters"]) + (rows - int(base["rows"])) * table_width(base) * tables
     width = _BYTES_PER_VALUE.get(str(base["dtype"]), 4)
     weights = parameters * width
-    head = rows * int(base["hidden_size"]) * 4
+    head = rows * table_width(base) * 4
     keys = ("layers", "hidden_size", "tied", "dtype")
     facts = {key: base.get(key) for key in keys} | {
+        **({"table_width": base["table_width"]} if "table_width" in base else {}),
         "parameters": parameters,
         "rows": rows,
         "old_rows": int(base["rows"]),

@@ -127,7 +127,7 @@ def _measure(
 
 def _tables(model: Input, base: "TokenizerFile") -> dict[str, int]:
     """Rows, width, number and bytes a value of the model's tables; only rows, by its config, without weights."""
-    from langadapt.model.facts import model_facts
+    from langadapt.model.facts import model_facts, table_width
     from langadapt.model.weights import INDEX, SINGLE
 
     if not any((model.path / name).is_file() for name in (SINGLE, INDEX)):
@@ -135,7 +135,7 @@ def _tables(model: Input, base: "TokenizerFile") -> dict[str, int]:
     facts = model_facts(model.path)
     return {
         "rows": int(facts["rows"]),
-        "width": int(facts["hidden_size"]),
+        "width": table_width(facts),
         "number": 1 if facts["tied"] else 2,
         "bytes": _BYTES_PER_VALUE.get(str(facts["dtype"]), 4),
     }

@@ -54,6 +54,7 @@ def setups(shape: Shape, work: Work, kept: Kept, *, stored_bytes: int) -> Iterat
         yield Setup(" ".join(words), shape, work, kept)
     plain = replace(kept, moments="fp32", weights="fp32", stored_bytes=stored_bytes)
     same = {"parameters": shape.parameters, "rows": shape.rows, "hidden": shape.hidden, "layers": shape.layers}
+    same["table_width"] = shape.table_width or shape.hidden
     if not shape.rank and shape.body_moves:
         with_tables = shape_of(**same, tied=shape.tied, moves="tables", rank=_RANK)
         yield Setup(" ".join(["--strategy lora", *before]), with_tables, work, plain)

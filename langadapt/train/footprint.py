@@ -34,7 +34,7 @@ _FEWEST_ROWS = 128
 class Shape:
     """A model as the formulas see it; `trained` is the number of parameters that move, those of an adapter included.
 
-    `rank` is that of the adapter, 0 without one.
+    `rank` is that of the adapter, 0 without one; `table_width` that of the tables where it is not `hidden`.
     """
 
     parameters: int
@@ -44,11 +44,12 @@ class Shape:
     layers: int
     tied: bool
     rank: int = 0
+    table_width: int | None = None
 
     @property
     def head(self) -> int:
         """Parameters of one table."""
-        return self.rows * self.hidden
+        return self.rows * (self.table_width or self.hidden)
 
     @property
     def tables(self) -> int:
@@ -197,9 +198,9 @@ def memory_bytes(shape: Shape, work: Work, kept: Kept = USUAL) -> int:
 
 def shape_of(
     *, parameters: int, rows: int, hidden: int, layers: int, tied: bool, moves: Literal["full", "tables", "none"],
-    rank: int = 0,
+    rank: int = 0, table_width: int | None = None,
 ) -> Shape:  # fmt: skip
     """A shape from what moves of the model, and an adapter of `rank`."""
-    plain = Shape(parameters, 0, rows, hidden, layers, tied, rank)
+    plain = Shape(parameters, 0, rows, hidden, layers, tied, rank, table_width)
     own = {"full": parameters, "tables": plain.tables, "none": 0}[moves]
     return replace(plain, trained=own + plain.adapter)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from langadapt.core.errors import DataError
+from langadapt.model.facts import table_width
 from langadapt.train import cost
 from langadapt.train.budget import Budget, plan_budget
 from langadapt.train.faster import free_memory
@@ -141,11 +142,12 @@ def shape_of(model: Mapping[str, Any], new_rows: int, strategy: str) -> Shape:
     """The model with its new rows as the price sees it, and what moves in it."""
     hidden, layers, tied = int(model["hidden_size"]), int(model["layers"]), bool(model["tied"])
     rows = int(model["rows"]) + new_rows
-    parameters = int(model["parameters"]) + new_rows * hidden * (1 if tied else 2)
+    parameters = int(model["parameters"]) + new_rows * table_width(model) * (1 if tied else 2)
     return plain_shape(
         parameters=parameters,
         rows=rows,
         hidden=hidden,
+        table_width=table_width(model),
         layers=layers,
         tied=tied,
         moves="full" if strategy == "full" else "tables",

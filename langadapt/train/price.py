@@ -8,6 +8,7 @@ from langadapt.core.host import timed_rows
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes, show_seconds
 from langadapt.model.compute import threads_set
+from langadapt.model.facts import table_width
 from langadapt.model.tables import TableNames
 from langadapt.train import cost
 from langadapt.train.cards import NOTHING, card_rows, first_that_fits
@@ -125,6 +126,7 @@ def price(
 def _shape(wishes: Wishes, model: Mapping[str, Any]) -> Shape:
     """The strategy is asked with two parameters that stand for tables and body."""
     values = {"parameters": int(model["parameters"]), "rows": int(model["rows"]), "hidden": int(model["hidden_size"])}
+    values["table_width"] = table_width(model)
     plain = shape_of(**values, layers=int(model["layers"]), tied=bool(model["tied"]), moves="full")
     movable = choose_movable(wishes, {"tables": plain.tables, "body": plain.body}, TableNames("tables"))
     rank = 0 if movable.adapter is None else int(movable.adapter.get("r", _USUAL_RANK))

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import langadapt
+from langadapt.core import verb
 from langadapt.core.boundary import Reading
 from langadapt.core.errors import ConfigError, DataError, ResourceError
+from langadapt.core.inputs import resolve_inputs
 from langadapt.core.progress import Progress
 from langadapt.core.types import Movable
 from langadapt.evaluate.continuations import continue_text, write
@@ -20,6 +22,7 @@ from langadapt.model.facts import model_facts
 from langadapt.model.load import load_model, load_tokenizer
 from langadapt.model.save import write_model
 from langadapt.model.weights import open_weights
+from langadapt.train.outlook import shape_of
 from langadapt.train.price import can_be_priced
 from langadapt.train.trainable import make_trainable
 from tests.fixtures.extended import MERGES, extended_tokenizer
@@ -46,6 +49,16 @@ def test_extended_trained_and_written(arch: str, dtype: str, tmp_path: Path) -> 
     base = tiny_model(tmp_path / "base", arch=arch, tied=arch != "gptj", dtype=dtype)
     made = initialise(base, tmp_path)
     assert (made.facts["layers"], made.facts["hidden_size"], made.facts["rows"]) == (2, 32, 363)
+    step = verb.load("init-embeddings")
+    config = step.config(model=str(base), tokenizer=str(tmp_path / "tokenizer"))
+    priced = step.estimate(config, resolve_inputs(config)).facts
+    # before as afterwards, also where a table is narrow; but for the bias of a head, a number a row
+    assert made.facts["parameters"] - priced["parameters"] == (made.facts["added"] if arch == "gptj" else 0)
+    written = load_model(made.path)
+    both = {
+        id(table.weight): table.weight for table in (written.get_input_embeddings(), written.get_output_embeddings())
+    }
+    assert shape_of(priced, 0, "embeddings").tables == sum(table.numel() for table in both.values())
     for number, adapter in enumerate((None, {"peft_type": "LORA", "target_modules": "all-linear", "r": 2})):
         model = load_model(made.path)
         tables = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
