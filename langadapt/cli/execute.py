@@ -17,7 +17,6 @@ from langadapt.core import verb as verbs
 from langadapt.core.artifact import Artifact, Identity, is_artifact, named, open_artifact, output_state
 from langadapt.core.config import StepConfig, input_fields
 from langadapt.core.errors import ConfigError, DataError, LangadaptError, OutputError, ResourceError
-from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import free_disk_bytes
 from langadapt.core.lock import refuse_if_held
 from langadapt.core.progress import Progress
@@ -115,7 +114,7 @@ def dry_run(verb: Verb, config: StepConfig, place: Path, *, overwrite: bool) -> 
     """Show the price and what the run would do, and end as the run would end; writes nothing."""
     place = named(place)
     verbs.check_place(place)
-    inputs = resolve_inputs(config)
+    inputs = verbs.resolved(verb, config)
     identity = verbs.identity(verb, config, inputs)
     refusal: LangadaptError | None = None
     state = "refused"
@@ -139,7 +138,7 @@ def dry_run(verb: Verb, config: StepConfig, place: Path, *, overwrite: bool) -> 
 
 def sbatch(verb: Verb, config: StepConfig) -> None:
     """--sbatch: the Slurm script of this command."""
-    text = script(verb.estimate(config, resolve_inputs(config)), f"langadapt-{verb.name}")
+    text = script(verb.estimate(config, verbs.resolved(verb, config)), f"langadapt-{verb.name}")
     screen.emit({"schema": "langadapt/sbatch/1", "script": text}, lines=text.splitlines())
 
 

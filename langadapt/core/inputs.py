@@ -67,8 +67,22 @@ def resolve_input(given: str, field: InputField) -> Input:
     return Input(given, path, None, digest_of(path), {})
 
 
+def _check_there(given: str, field: InputField) -> None:
+    """DataError for a path that does not exist, unless it may name something that the resolver finds elsewhere."""
+    path = Path(given)
+    if not given.strip() or given in field.reads.words or path.exists() or partial_folder(path).is_dir():
+        return
+    plainly_a_path = path.is_absolute() or given.startswith((".", "~")) or path.suffix.lower() == ".gguf"
+    if field.reads.resolver is None or plainly_a_path:
+        raise DataError(f"`{given}` does not exist", where=f"input `{field.name}`")
+
+
 def resolve_inputs(config: StepConfig) -> dict[str, Input | tuple[Input, ...] | dict[str, Input] | None]:
-    """Resolve every input field of a config."""
+    """Resolve every input field of a config; what is plainly not there is said before anything is read or converted."""
+    for field in input_fields(type(config)):
+        value = getattr(config, field.name) or ()
+        for given in (value,) if isinstance(value, str) else value.values() if isinstance(value, dict) else value:
+            _check_there(given, field)
     resolved: dict[str, Input | tuple[Input, ...] | dict[str, Input] | None] = {}
     for field in input_fields(type(config)):
         value = getattr(config, field.name)

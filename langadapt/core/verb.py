@@ -13,7 +13,7 @@ from langadapt.core.boundary import Panics
 from langadapt.core.config import StepConfig, input_fields, runtime_fields
 from langadapt.core.errors import ConfigError, DataError, LangadaptError, OutputError
 from langadapt.core.host import load as load_of_machine
-from langadapt.core.inputs import Inputs, digests, resolve_inputs
+from langadapt.core.inputs import Input, Inputs, digests, resolve_inputs
 from langadapt.core.io import is_text
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Table
@@ -28,6 +28,7 @@ class Verb:
     """What `steps/<name>.py` declares: `KIND`, `SCHEMA`, `Config`, `run(config, out)`, `estimate(config, inputs)`.
 
     `heavy` (`HEAVY = True`): it takes all threads and much memory, so two of its kind do not run side by side unasked.
+    `check(config)`, where there is one, refuses settings that cannot go together before any input is looked at.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Verb:
     table: Callable[[Artifact], Table] | None
     module: ModuleType
     heavy: bool = False
+    check: Callable[[Any], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def load(name: str) -> Verb:
         table=getattr(module, "table", None),
         module=module,
         heavy=getattr(module, "HEAVY", False),
+        check=getattr(module, "check", None),
     )
 
 
@@ -73,6 +76,13 @@ def identity(verb: Verb, config: StepConfig, inputs: Inputs) -> Identity:
     hidden = {field.name for field in input_fields(verb.config)} | runtime_fields(verb.config)
     plain = config.model_dump(mode="json", exclude=hidden)
     return Identity(verb.kind, verb.name, verb.schema, plain, digests(inputs))
+
+
+def resolved(verb: Verb, config: StepConfig) -> dict[str, Input | tuple[Input, ...] | dict[str, Input] | None]:
+    """The inputs of a step, after what can be refused without them."""
+    if verb.check is not None:
+        verb.check(config)
+    return resolve_inputs(config)
 
 
 def price(verb: Verb, config: StepConfig, inputs: Inputs) -> Estimate:
@@ -145,7 +155,7 @@ def perform(
     """
     progress, place = progress or Progress(), named(place)
     check_place(place)
-    inputs = resolve_inputs(config)
+    inputs = resolved(verb, config)
     check_outside(place, inputs)
     who = identity(verb, config, inputs)
     if expect is not None and who.fingerprint != expect:

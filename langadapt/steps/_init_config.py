@@ -66,8 +66,14 @@ def helper_is_learned(given: Mapping[str, Any]) -> bool:
     """Was `--helper train` asked for? ConfigError if it was, without text to learn from."""
     helper = given.get("helper")
     learned = isinstance(helper, Input) and helper.word
-    if learned and given.get("corpus") is None:
+    if learned:
+        helper_needs_text(given.get("corpus"))
+    return learned
+
+
+def helper_needs_text(corpus: object) -> None:
+    """ConfigError if there is none to learn a helper from."""
+    if corpus is None:
         raise ConfigError(
             "`--helper train` needs text", where="helper", hint="give text in the new language: `--corpus CORPUS`"
         )
-    return learned

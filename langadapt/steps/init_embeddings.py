@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import Flag, validate
+from langadapt.core.config import Flag, input_fields, validate
 from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes
 from langadapt.steps._init_auto import AUTO, auto_candidates, compare_all, with_auto
-from langadapt.steps._init_config import InitConfig, helper_is_learned, one
+from langadapt.steps._init_config import InitConfig, helper_is_learned, helper_needs_text, one
 
 KIND = "model"
 SCHEMA = 1
@@ -146,6 +146,18 @@ def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
     for chosen_method, _ in chosen.values():
         check_needs(chosen_method.name, chosen_method.facts.needs, given)
     return chosen
+
+
+def check(config: Config) -> None:
+    """ConfigError if a method needs what was not given."""
+    from langadapt.embed.inputs import check_needs
+
+    given = {item.name: getattr(config, item.name) for item in input_fields(Config)}
+    if given["helper"] == "train":
+        helper_needs_text(given["corpus"])
+    for name in dict.fromkeys((config.method, config.head_method or config.method)):
+        if name != AUTO and not config.undo:
+            check_needs(name, load_method("embed", name).facts.needs, given)
 
 
 def _undone_rows(config: Config, given: Input) -> int | None:

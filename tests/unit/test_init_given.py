@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+import langadapt
+from langadapt.core import verb
 from langadapt.core.artifact import Identity, Output
-from langadapt.core.errors import DataError
+from langadapt.core.errors import ConfigError, DataError, LangadaptError
 from langadapt.core.inputs import Input
 from langadapt.core.progress import Progress
 from langadapt.core.registry import load_method
@@ -29,6 +31,32 @@ def opened(place: World, base: Path, target: Path, **files: Path) -> Any:
     inputs = {name: Input(str(path), path, None, f"digest of {name}", {}) for name, path in files.items()}
     out = Output(Path("x"), Path("x"), Identity("model", "v", 1, {}, {}), Progress(), inputs)
     return given_by(out, open_tables(base), TokenTable.from_folder(target))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "told"),
+    [
+        *(({"method": name}, ConfigError, f"the method `{name}` needs `helper`") for name in ("clp", "omp", "sava")),
+        ({"method": "mean", "head_method": "clp"}, ConfigError, "the method `clp` needs `helper`"),
+        ({"method": "clp", "helper": "train"}, ConfigError, "`--helper train` needs text"),
+        ({"method": "clp", "helper": "./none"}, DataError, "`./none` does not exist"),
+        ({"method": "clp", "helper": "none.gguf"}, DataError, "`none.gguf` does not exist"),
+        ({"method": "wechsel", "vectors": "none.vec"}, ConfigError, "`wechsel` needs"),
+        ({"vectors": "none.vec"}, DataError, "`none.vec` does not exist"),
+        ({"dictionary": "none.tsv"}, DataError, "`none.tsv` does not exist"),
+    ],
+)
+def test_what_is_missing_is_refused_before_a_model_is_looked_at(
+    settings: dict[str, str], error: type[LangadaptError], told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("langadapt.model.load.resolve", lambda given: pytest.fail("it was opened"))
+    with pytest.raises(error) as caught:
+        langadapt.init_embeddings("org/model", tmp_path, out=tmp_path / "out", **settings)
+    assert told in str(caught.value)
+    step = verb.load("init-embeddings")
+    with pytest.raises(error):
+        verb.resolved(step, step.config(model="org/model", tokenizer=str(tmp_path), **settings))
 
 
 def test_everything_is_opened_from_files(place: World, tiny: Path) -> None:
