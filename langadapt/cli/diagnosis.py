@@ -57,10 +57,10 @@ def _rows(found: "Diagnosis", rows: list[Row]) -> tuple[tuple[str, ...], ...]:
 def _text(found: "Diagnosis") -> list[tuple[str, str]]:
     text = found.text
     before = {"exact": "", "estimated": "about ", "at least": "at least "}[text["bytes_known"]]
-    rows = [("size", f"{before}{show_bytes(text['bytes'])}, {text['documents']:,} documents read")]
+    rows = [("text given", f"{before}{show_bytes(text['bytes'])}, {text['documents']:,} documents read")]
     if text["kept_bytes"] < text["bytes"]:
-        said = "the rest is in other languages; advice and plan are for what stays"
-        rows.append(("prepare keeps", f"about {show_bytes(text['kept_bytes'])}: {said}"))
+        said = "prepare drops the rest, in other languages; advice and plan are for this"
+        rows.append(("kept", f"about {show_bytes(text['kept_bytes'])}: {said}"))
     if text["lines_without_marks"] is not None:
         rows.append(
             (
@@ -70,7 +70,7 @@ def _text(found: "Diagnosis") -> list[tuple[str, str]]:
             )
         )
     if text["source_bytes"] is not None:
-        rows.append((f"{display_name(found.source)} to keep", show_bytes(text["source_bytes"])))
+        rows.append((f"{display_name(found.source)} given", show_bytes(text["source_bytes"])))
     return rows
 
 

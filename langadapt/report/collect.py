@@ -130,7 +130,9 @@ def _costs(sources: Sources, summary: Mapping[str, Any]) -> list[tuple[str, str]
             rows.append((text, _number(facts[key])))
     if sources.data is not None:
         for name, source in sorted(sources.data.facts.get("sources", {}).items()):
-            rows.append((f"text packed from `{name}`", f"{show_bytes(source['bytes'])}, {source['tokens']:,} tokens"))
+            rows.append(
+                (f"train text of `{name}`, packed", f"{show_bytes(source['bytes'])}, {source['tokens']:,} tokens")
+            )
     scored = [entry for language in summary["languages"].values() for entry in language["sets"].values()]
     size, segments = sum(entry["bytes"] for entry in scored), sum(entry["segments"] for entry in scored)
     rows.append(("text scored by each model", f"{show_bytes(size)} in {segments:,} segments"))

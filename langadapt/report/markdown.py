@@ -44,7 +44,7 @@ def _lines(content: Content) -> Iterator[str]:
             ]
             for item in content.corpora
         ]
-        yield from _table(["corpus", "language", "documents", "size", "held out", "dropped, and why"], rows)
+        yield from _table(["corpus", "language", "documents", "train text", "held out", "dropped, and why"], rows)
     yield from ("", "## Artifacts", "")
     rows = [[item["name"], item["what"], item["digest"]] for item in content.artifacts]
     yield from _table(["what", "", "SHA-256"], rows)

@@ -44,7 +44,7 @@ def price(candidates: Sequence[Candidate], left: Sequence[LeftOut], manner: Mann
     tables = 2 * size[1] * int(facts.get("hidden_size") or 0) * 4 * (1 if facts.get("tied", True) else 2)
     rows: list[tuple[str, str]] = [
         ("methods", ", ".join(item.name for item in candidates)),
-        ("text", f"{show_bytes(read)}, read by the base and with each of {len(candidates)} methods"),
+        ("text scored", f"{show_bytes(read)}, by the base and with each of {len(candidates)} methods"),
     ]
     rows += [("left out", item.sentence) for item in left]
     known: dict[str, Any] = {"methods": [item.name for item in candidates]}

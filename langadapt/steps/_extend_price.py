@@ -54,7 +54,7 @@ def estimate(config: "Config", inputs: Inputs) -> Estimate:
                 "new tokens",
                 f"{expected.added:,}" + (" at most, which the price is for" if config.size == "auto" else ""),
             ),
-            ("text", f"{show_bytes(target)} to learn from, {show_bytes(protected)} protected"),
+            ("text read", f"{show_bytes(target)} of the target, {show_bytes(protected)} protected"),
             ("bytes per token", f"{before.bytes_per_token:.2f} -> about {after.bytes_per_token:.2f}"),
         ),
     )

@@ -375,5 +375,5 @@ def table(artifact: Artifact) -> Table:
     if scores:
         listed = ", ".join(f"{token} {value:.3f}" for token, value in sorted(scores.items(), key=lambda item: item[1]))
         notes.append(f"bits per byte of held-out text behind each candidate separator: {listed}")
-    columns = ("source", "role", "documents", "text", "tokens", "bytes/token", "of bytes", "of tokens", "blocks")
+    columns = ("source", "role", "documents", "train text", "tokens", "bytes/token", "of bytes", "of tokens", "blocks")
     return Table("mixture", columns, tuple(rows), tuple(notes))

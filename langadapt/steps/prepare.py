@@ -139,7 +139,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Price and predicted facts, from file sizes and a sample of the text."""
     given = cast(tuple[Input, ...], inputs["text"])
     if not all(item.exists for item in given):
-        return Estimate(facts={"lang": config.lang}, rows=(("text", "not there yet"),))
+        return Estimate(facts={"lang": config.lang}, rows=(("text given", "not there yet"),))
     rules = _rules(config, _detector(config, inputs, Progress()))
     part = sample(_files(given), _settings(config), rules)
     kept = part.bytes if config.max_bytes is None else min(part.bytes, config.max_bytes)
@@ -161,9 +161,9 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         disk_bytes=round(part.raw_bytes * 1.4),
         facts=facts,
         rows=(
-            ("text", f"{show_bytes(part.raw_bytes)} in {part.files:,} {'file' if part.files == 1 else 'files'}"),
-            ("train", f"about {show_bytes(kept * train)} in {facts['documents']:,} documents"),
-            ("held out", f"about {show_bytes(kept * config.held_out_share)}"),
+            ("text given", f"{show_bytes(part.raw_bytes)} in {part.files:,} {'file' if part.files == 1 else 'files'}"),
+            ("kept: train", f"about {show_bytes(kept * train)} in {facts['documents']:,} documents"),
+            ("kept: held out", f"about {show_bytes(kept * config.held_out_share)}"),
         ),
         problems=problems,
     )

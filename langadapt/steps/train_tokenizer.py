@@ -231,7 +231,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         memory_bytes=600_000_000 + 12 * text,
         disk_bytes=300 * config.size + 100_000,
         facts=facts,
-        rows=(("tokens", f"{config.size:,} at most"), ("text", show_bytes(text)), ("level", config.level)),
+        rows=(("tokens", f"{config.size:,} at most"), ("text read", show_bytes(text)), ("level", config.level)),
     )
 
 

@@ -182,7 +182,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     facts: dict[str, object] = {"langs": langs_of(corpora), "words_changed": 0} if config.size is None else {}
     if config.size is not None:
         facts |= {"vocabulary_after": config.size, "added": 0, "renumbered": True}
-    rows = [("text", show_bytes(text)), ("tokens now", "-" if tokens is None else f"{tokens:,}")]
+    rows = [("text read", show_bytes(text)), ("tokens now", "-" if tokens is None else f"{tokens:,}")]
     if config.size is not None:
         rows.append(("tokens to keep", f"{config.size:,}"))
     return Estimate(
