@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from langadapt.core import interrupt
 from langadapt.core.progress import Progress
 from langadapt.embed.inputs import Ints
 from langadapt.embed.words import words_of
@@ -88,7 +89,8 @@ def word_pairs(sentences: Iterable[tuple[str, ...]], max_pairs: int, iterations:
     """Align at most `max_pairs` pairs (base sentence, new sentence) and count the links by words."""
     base, new = _Side(), _Side()
     links = 0
-    for pair in islice(sentences, max_pairs):
+    pairs = islice(sentences, max_pairs)
+    for pair in progress.track(pairs, "reading sentence pairs", unit="pairs", every=1000):
         first, second = words_of(pair[0]), words_of(pair[1])
         if 0 < len(first) <= _LONGEST and 0 < len(second) <= _LONGEST:
             base.add(first)
@@ -101,7 +103,8 @@ def word_pairs(sentences: Iterable[tuple[str, ...]], max_pairs: int, iterations:
         nothing: Ints = np.zeros(0, dtype=np.int64)
         return WordPairs([], [], nothing, nothing, np.zeros(0), 0)
     model = _Model(base, new)
-    for _ in progress.track(range(iterations), f"aligning {len(base.lengths):,} pairs", total=iterations):
+    rounds = range(iterations)
+    for _ in progress.track(rounds, f"aligning {len(base.lengths):,} pairs", total=iterations, unit="rounds"):
         model.learn()
     left, right, counts = model.links()
     return WordPairs(list(base.words), list(new.words), left, right, counts, len(base.lengths))
@@ -135,6 +138,7 @@ class _Model:
         """One step of expectation maximisation in both directions."""
         first, second = np.zeros(len(self._pairs)), np.zeros(len(self._pairs))
         for block in self._blocks:
+            interrupt.poll()
             by_new, by_base = self._likely(block)
             np.add.at(first, block.links.ravel(), by_new.ravel())
             np.add.at(second, block.links.ravel(), by_base.ravel())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from langadapt.core import interrupt
 from langadapt.core.errors import DataError
 from langadapt.embed.bitext import Doubles, WordPairs
 from langadapt.embed.inputs import InitInputs, Ints
@@ -13,7 +14,7 @@ from langadapt.embed.inputs import InitInputs, Ints
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_WORDS_AT_A_TIME = 50_000
+_WORDS_AT_A_TIME = 20_000
 # Of unknown tokens in a table, as many are named in the error.
 _SHOWN = 3
 
@@ -81,6 +82,7 @@ class TokenCounts:
         the same number of tokens, and what then stands side by side belongs together.
         """
         for start in range(0, len(pairs.counts), _WORDS_AT_A_TIME):
+            interrupt.poll()
             part = slice(start, start + _WORDS_AT_A_TIME)
             old = [pairs.base[id] for id in pairs.left[part].tolist()]
             new = [pairs.new[id] for id in pairs.right[part].tolist()]
