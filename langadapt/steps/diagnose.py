@@ -137,6 +137,7 @@ def _tokenizer(name: str, folder: Path, subject: Subject, progress: Progress) ->
     from langadapt.model.spelling import family_of
     from langadapt.vocab import inspect, tokenizer_file
     from langadapt.vocab.family import detect
+    from langadapt.vocab.least_used import always_stay
     from langadapt.vocab.metrics import token_count, unspaced_script
 
     progress.note(f"looking at the tokenizer of {name}")
@@ -167,14 +168,17 @@ def _tokenizer(name: str, folder: Path, subject: Subject, progress: Progress) ->
     entry["altered_letters"] = [letter for letter in lacking.unspellable if inspect.is_altered(tokenizer, letter)]
     entry["script"] = inspect.main_script(subject.target.letters)
     entry["tokens_in_script"] = inspect.tokens_in_script(tokens, entry["script"])
-    entry["used_rows"] = _used_rows(tokenizer, subject)
+    fixed = frozenset(always_stay(file)) if entry["refusal"] is None and "merges" not in file.model else frozenset()
+    entry["used_rows"] = _used_rows(tokenizer, subject, fixed)
     rows = unused_rows(folder)
     entry["unused_rows"] = None if rows is None else asdict(rows)
     return entry
 
 
-def _used_rows(tokenizer: Any, subject: Subject) -> int | None:
+def _used_rows(tokenizer: Any, subject: Subject, fixed: frozenset[int]) -> int | None:
     """Tokens that all of the text is expected to use, target and source together; None for too little text.
+
+    `fixed` are tokens that trim-vocab keeps without a use, such as the characters of a Unigram: they count as used.
 
     The number of different tokens grows with a power of the text (Heaps), taken from the two halves of the samples.
     For 8 MB of Hungarian and English with SmolLM2 it says a third too many: rather that than trimming what is needed.
@@ -192,7 +196,7 @@ def _used_rows(tokenizer: Any, subject: Subject) -> int | None:
     grows = math.log2(both / half)
     more = max(found.bytes / max(1, sum(len(text.encode()) for text in found.texts)) for found in parts)
     expected: float = both * max(1.0, more) ** grows
-    return min(len(tokenizer), round(expected))
+    return min(len(tokenizer), round(expected) + len(fixed - halves[0] - halves[1]))
 
 
 def _figures(cost: "Cost", vocabulary: int, unspaced: str | None) -> dict[str, Any]:

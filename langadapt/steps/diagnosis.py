@@ -79,7 +79,7 @@ def facts_of(entry: dict[str, Any], subject: Subject) -> "Facts":
         parameters=entry["parameters"],
         row_parameters=entry["row_parameters"],
         used_rows=entry["used_rows"],
-        byte_pair=entry["refusal"] is None and entry["family"] in ("byte-bpe", "byte-fallback-bpe"),
+        trimmable=entry["refusal"] is None,
     )
 
 

@@ -93,9 +93,9 @@ class Facts:
     row_parameters: int = 0
     """Parameters of one row, in all tables together."""
     used_rows: int | None = None
-    """How many rows the whole text is expected to use, source included."""
-    byte_pair: bool = True
-    """Is it a BPE, whose tokens trim-vocab can remove?"""
+    """Rows that the whole text is expected to use, source included, and those that trim-vocab keeps in any case."""
+    trimmable: bool = True
+    """Does trim-vocab take this tokenizer?"""
 
     @property
     def unreadable(self) -> bool:
@@ -163,7 +163,7 @@ def advise_instead(facts: Facts, places: Mapping[str, str] | None = None) -> lis
     unused = facts.vocabulary - facts.used_rows if facts.used_rows is not None else 0
     share = unused * facts.row_parameters / facts.parameters if facts.parameters else 0.0
     trims = unused >= LEAST_UNUSED_ROWS * facts.vocabulary and share >= LEAST_UNUSED_PARAMETERS
-    if facts.byte_pair and trims:
+    if facts.trimmable and trims:
         why = (
             f"about {unused:,} of {facts.vocabulary:,} tokens, with {share:.0%} of all parameters, are used by none of "
             "this text: without them the model needs less memory and time, and no training. It gets worse at all text "

@@ -9,6 +9,8 @@ import pytest
 import langadapt
 from langadapt.cli.app import main
 from langadapt.core.errors import DataError
+from langadapt.vocab.least_used import always_stay
+from langadapt.vocab.tokenizer_file import read
 from tests.cli.conftest import Run
 from tests.fixtures.encoders import tiny_encoder
 from tests.fixtures.fallback import tiny_gemma3
@@ -126,6 +128,9 @@ def test_all_families_side_by_side(place: Path, families: Path, call: Run) -> No
         causal = name in names[:4]
         assert (model["kind"] is None) == causal == ("scores" in model) == (model["outlook"] is not None)
         assert 0 < model["used_rows"] <= model["vocabulary"] and model["parity"] > 0
+        if name in ("unigram", "wordpiece", "bert", "xlmr", "t5"):
+            stay = always_stay(read(families / name)).values()
+            assert model["used_rows"] >= len(stay), "characters stay without a use"
         letters = model["letters"]
         assert bool(letters["unspellable"]) == (name not in ("byte-bpe", "gemma")) and not model["altered_letters"]
     advice = {(item["model"], item["verdict"]) for item in found["advice"]}

@@ -97,8 +97,8 @@ LARGE_TABLE = {"vocabulary": 262_144, "row_parameters": 640, "parameters": 268_0
         # half of the rows of SmolLM2, 10 % of its parameters
         ({"used_rows": 24_000, "vocabulary": 49_152, "row_parameters": 576, "parameters": 134_000_000},
          ["or append in the same size"]),
-        ({"used_rows": 40_000, "byte_pair": False}, ["or append in the same size"]),
-        ({"used_rows": 40_000, "byte_pair": False, "refusal": "its kind is unknown"}, []),
+        ({"used_rows": 40_000, "trimmable": False}, ["or append in the same size"]),
+        ({"used_rows": 40_000, "trimmable": False, "refusal": "its kind is unknown"}, []),
         ({"used_rows": 250_000, "text_bytes": 400_000}, ["or append in the same size"]),
     ],
 )  # fmt: skip
