@@ -17,7 +17,8 @@ class Explained:
     """One row: `parts` are (weight, old id, old piece), the heaviest first; an old id of -1 is the mean of `mean_of`.
 
     Of a line with more than 16 entries `more` are not in `parts`, and have `more_weight` together. `dense` says what a
-    row is made of that is no sum of old rows, `noise` is in standard deviations of the old rows.
+    row is made of that is no sum of old rows, `noise` is in standard deviations of the old rows, `refined` counts the
+    snippets of refine-embeddings that moved the row away from all this.
     """
 
     id: int
@@ -32,6 +33,7 @@ class Explained:
     noise: float = 0.0
     correlated: bool = False
     dense: str | None = None
+    refined: int = 0
 
     def formula(self, spell: Callable[[str], str] = str) -> str:
         """`0.86 x `ág` + 0.14 x `orsz``; `spell` turns an old piece into text."""
@@ -47,7 +49,7 @@ class Explained:
         if self.noise:
             kind = "of the rows' covariance" if self.correlated else "in each dimension"
             terms.append(f"+ noise of {self.noise:.3g} standard deviations {kind}")
-        return " ".join(terms)
+        return " ".join(terms) + (f", then refined on {self.refined:,} snippets" if self.refined else "")
 
 
 def line_of(rows: RowMap, id: int) -> int | None:
@@ -78,6 +80,7 @@ def explain(rows: RowMap, line: int) -> Explained:
         content=bytes.fromhex(str(note["hex"])),
         method=str(note["method"]),
         why=str(note["why"]),
+        refined=int(note.get("refined", {}).get("snippets", 0)),
         parts=tuple(sorted(heavy, key=lambda entry: -abs(entry[0]))),
         more=len(ids) - len(heavy),
         more_weight=rest if len(ids) > len(heavy) else 0.0,

@@ -17,6 +17,7 @@ from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import read_json_lines
 from langadapt.core.progress import Event, Note
 from langadapt.embed.checks import same_bits
+from langadapt.embed.explain import explain
 from langadapt.embed.refined import check_refined
 from langadapt.embed.rowmap import load_maps
 from langadapt.model.load import load_model, load_tokenizer
@@ -53,10 +54,20 @@ def test_only_rows_of_new_tokens_that_stand_in_the_text_differ(place: Place, mad
     assert changed == "model.embed_tokens.weight"
     rows = [row for row in range(OLD + NEW) if not same_bits(before[changed][row], after[changed][row])]
     notes = [note for note in read_json_lines(made.path / "provenance.jsonl") if "refined" in note]
-    assert rows == [note["id"] for note in notes] and OLD + NEW - 1 not in rows and len(rows) >= 3
+    assert rows == made_ids(made) and OLD + NEW - 1 not in rows and len(rows) >= 3
     assert made.facts["refined"] == len(rows) and made.facts["without_snippets"] == NEW - len(rows)
     assert all(note["refined"]["snippets"] >= 1 for note in notes)
     assert after[changed].dtype == torch.bfloat16
+
+
+def made_ids(made: Any) -> list[int]:
+    return [note["id"] for note in read_json_lines(made.path / "provenance.jsonl") if "refined" in note]
+
+
+def test_undo_gives_the_base_back_after_refining(tmp_path: Path, place: Place, made: Any) -> None:
+    undone = langadapt.init_embeddings(out=tmp_path / "o", model=made.path, tokenizer=place.base, undo=True)
+    before, after = tensors(place.base), tensors(undone.path)
+    assert all(same_bits(before[name], after[name]) for name in before)
 
 
 def test_the_distance_on_snippets_that_were_not_learned_from_falls(place: Place, made: Any) -> None:
@@ -77,6 +88,9 @@ def test_the_result_loads_and_carries_its_row_map(place: Place, made: Any) -> No
     stored = open_tables(place.model).weights.read("model.embed_tokens.weight")
     again = torch.from_numpy(rows.apply(stored[:OLD].float().numpy())).bfloat16()
     assert torch.equal(again, stored[OLD:]), "the map still makes the rows as they were before"
+    told = [explain(rows, line) for line in range(NEW)]
+    assert [one.refined > 0 for one in told] == [one.id in made_ids(made) for one in told]
+    assert all(one.formula().endswith(f", then refined on {one.refined} snippets") for one in told if one.refined)
     open_artifact(made.path, "model").verify()
 
 
@@ -178,7 +192,7 @@ def test_text_without_a_held_out_part_is_said_not_refused(tmp_path: Path, place:
 
 
 def test_checks_catch_a_row_that_should_have_stood_still(tmp_path: Path, place: Place, made: Any) -> None:
-    ids = [note["id"] for note in read_json_lines(made.path / "provenance.jsonl") if "refined" in note]
+    ids = made_ids(made)
     copy = Path(shutil.copytree(made.path, tmp_path / "copy"))
     given, saved = open_tables(place.model), open_tables(copy)
     assert all(check.ok for check in check_refined(given, saved, {"input": ids}))
