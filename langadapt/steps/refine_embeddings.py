@@ -51,6 +51,8 @@ class Config(StepConfig):
     """Snippets of held-out text that the distance is measured on and that are never learned from."""
     next_token: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the next token's cross entropy, from which the head's new rows learn; 0: they do not."""
+    still_directions: Annotated[int, Field(ge=0)] = 16
+    """Tied models: directions of the last states that rows do not move in, so that the head reads them as before."""
     epochs: Annotated[int, Field(ge=1, le=100)] = 1
     """How often each snippet is read."""
     steps: Annotated[Annotated[Count, Field(ge=1)] | None, Flag()] = None

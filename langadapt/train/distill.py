@@ -115,6 +115,26 @@ class Distiller(nn.Module):
                 totals[name] += float(getattr(found, name))
         return totals
 
+    @torch.no_grad()
+    def hold_still(self, snippets: Sequence[Snippet], at_once: int, directions: int) -> float:
+        """Keep rows as they are in the directions in which a head reads most; returns their share of what it reads.
+
+        In a tied model a row is read twice, as input and by the head, where it adds (last state x row) to the token's
+        logit at every place of every text. The directions are those in which the last states of `snippets` are longest
+        (eigenvectors of their second moments): a row that keeps out of them keeps its logits nearly as they were.
+        """
+        width = self.table.rows.shape[1]
+        moments = torch.zeros(width, width, dtype=torch.float64, device=self.table.rows.device)
+        for first in range(0, len(snippets), at_once):
+            few = snippets[first : first + at_once]
+            states, last = self._states([snippet.new for snippet in few], self.goal.prefix, whole=True)
+            for row, snippet in enumerate(few):
+                read = (states if last is None else last)[row, 1 : 1 + len(snippet.new)].double()
+                moments += read.T @ read
+        values, vectors = torch.linalg.eigh(moments)
+        self.table.still = vectors[:, -directions:].float()
+        return float(values[-directions:].sum() / values.sum())
+
     def compare(self, snippets: Sequence[Snippet]) -> "Compared":
         """Read the snippets in both ways; gradients go to the rows that move only."""
         goal, device = self.goal, self.table.rows.device
@@ -177,7 +197,7 @@ class Distiller(nn.Module):
         head = self.head
         if head is None:
             return hidden_ND.new_zeros(())
-        rows = self.table.rows if self.head_rows is None else self.head_rows
+        rows = self.table.moved() if self.head_rows is None else self.head_rows
         weight, bias = head.linear.weight, head.linear.bias
         ids: Any = self.ids
         place: Any = self.table.place

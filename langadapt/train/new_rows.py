@@ -18,7 +18,8 @@ _SHOWN = 16
 class NewRows(nn.Module):
     """Stands in for a model's nn.Embedding: rows of `ids` come from the parameter `rows`, in fp32.
 
-    All other rows are read from the frozen table, in the dtype that it is kept in, and widened.
+    All other rows are read from the frozen table, in the dtype that it is kept in, and widened. What a row moved by has
+    no part along the columns of `still` [D, k], if there are any.
     """
 
     def __init__(self, inner: nn.Module, ids: torch.Tensor) -> None:
@@ -28,10 +29,23 @@ class NewRows(nn.Module):
         self.inner = inner
         self.scale = _scale_of(inner)
         self.rows = nn.Parameter(table.detach()[ids.to(table.device)].float())
+        self.register_buffer("first", self.rows.detach().clone(), persistent=False)
+        self.still: torch.Tensor | None = None
         place = torch.full((table.shape[0],), -1, dtype=torch.long)
         place[ids] = torch.arange(len(ids))
         self.register_buffer("place", place, persistent=False)
         self._other: torch.Tensor | None = None
+
+    def moved(self) -> torch.Tensor:
+        """The rows as they are used and written: rows [n, D]."""
+        if self.still is None:
+            return self.rows
+        first: Any = self.first
+        # a product in bf16 would leave a part of the change in the directions that it should be free of
+        with torch.autocast(self.rows.device.type, enabled=False):
+            change = self.rows - first
+            kept: torch.Tensor = first + change - (change @ self.still) @ self.still.T
+        return kept
 
     @contextmanager
     def reading(self, table: torch.Tensor | None) -> Iterator[None]:
@@ -50,7 +64,7 @@ class NewRows(nn.Module):
         if self._other is None:
             place: Any = self.place
             at = place[ids]
-            moving = functional.embedding(at.clamp(min=0), self.rows)
+            moving = functional.embedding(at.clamp(min=0), self.moved())
             found = torch.where((at >= 0).unsqueeze(-1), moving, found)
         return found * self.scale if self.scale != 1.0 else found
 

@@ -53,6 +53,8 @@ class Wishes(Protocol):
     @property
     def clip(self) -> float: ...
     @property
+    def still_directions(self) -> int: ...
+    @property
     def checkpoint_steps(self) -> int | None: ...
     @property
     def keep_checkpoints(self) -> int: ...
@@ -173,6 +175,8 @@ def refine(distiller: Distiller, wishes: Wishes, plan: Plan, around: Around, lon
                     "the result will not be the same bytes as that of an uninterrupted run"
                 )
     distiller.scale = _scale(distiller, plan, around)
+    if distiller.tied and wishes.still_directions:
+        _hold_still(distiller, wishes.still_directions, plan, around)
     order = plan.order()
 
     def batch_at(step: int) -> list[Block]:
@@ -209,7 +213,7 @@ def refine(distiller: Distiller, wishes: Wishes, plan: Plan, around: Around, lon
         objective=distiller.objective(around.snippet_at),
     )
     done = train(distiller, optimiser, settings, surroundings, found)
-    rows = {"input": distiller.table.rows.detach().cpu()}
+    rows = {"input": distiller.table.moved().detach().cpu()}
     if distiller.head_rows is not None:
         rows["head"] = distiller.head_rows.detach().cpu()
     computed_with = dict(checkpoints.computed_with)
@@ -234,6 +238,22 @@ def _scale(distiller: Distiller, plan: Plan, around: Around) -> float:
     few = around.held_out or [around.snippet_at(at) for at in range(min(plan.snippets, _AT_ONCE))]
     found = _measured(distiller, few[: 4 * _AT_ONCE], around)
     return max(1e-12, found["teacher"] / found["places"])
+
+
+def _hold_still(distiller: Distiller, wanted: int, plan: Plan, around: Around) -> None:
+    """The first snippets tell in which directions the head reads; half of the width stays free to move in any case."""
+    directions = min(wanted, distiller.table.rows.shape[1] // 2)
+    few = [around.snippet_at(at) for at in range(min(plan.snippets, 4 * _AT_ONCE))]
+    tokens = _AT_ONCE * max(len(snippet.new) for snippet in few)
+    with (
+        out_of_memory_explained(tokens, LIGHTER),
+        torch.autocast(around.device.type, torch.bfloat16, enabled=around.compute == "bf16"),
+    ):
+        share = distiller.hold_still(few, _AT_ONCE, directions)
+    around.progress.note(
+        f"input and head are one table: rows stay as they are in {directions} directions, "
+        f"{share:.0%} of what the head reads"
+    )
 
 
 def _held_out(distiller: Distiller, around: Around) -> dict[str, float]:

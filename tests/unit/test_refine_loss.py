@@ -158,12 +158,28 @@ def test_a_teacher_with_a_table_of_its_own(tiny: Path) -> None:
     assert torch.allclose(made.table.rows.grad[0], gradients[NEW[0]], rtol=1e-4, atol=1e-7)
 
 
-def test_the_teacher_does_not_see_rows_that_moved(tiny: Path) -> None:
-    made = distiller(tiny)
-    before = made.measure(SNIPPETS, 2)["teacher"]
+def test_rows_stand_still_where_the_head_reads_most(tiny: Path) -> None:
+    """The oracle: eigenvectors of the second moments of the last states, by the model itself."""
+    made, model = distiller(tiny), load_model(tiny)
     with torch.no_grad():
-        made.table.rows.add_(1.0)
-    assert made.measure(SNIPPETS, 2)["teacher"] == before
+        read = [model.base_model(input_ids=torch.tensor([[1, *each.new.tolist()]])) for each in SNIPPETS]
+    states = torch.cat([found.last_hidden_state[0, 1:] for found in read]).double()
+    values, vectors = torch.linalg.eigh(states.T @ states)
+    share = made.hold_still(SNIPPETS, 1, 5)
+    assert share == pytest.approx(float(values[-5:].sum() / values.sum()), rel=1e-4)
+    before = made.table.moved().detach().clone()
+    assert torch.equal(before, made.table.rows), "nothing has moved, so nothing differs"
+    with torch.no_grad():
+        made.table.rows.add_(torch.linspace(-1, 1, 3 * 32).view(3, 32))
+    with torch.autocast("cpu", torch.bfloat16):
+        change = made.table.moved().detach() - before
+    plain = made.table.rows.detach() - before
+    expected = plain - (plain @ vectors[:, -5:].float()) @ vectors[:, -5:].float().T
+    assert torch.allclose(change, expected, atol=1e-4) and float(change.norm()) > 1
+    assert float((change @ vectors[:, -5:].float()).abs().max()) < 1e-4
+    loss_of(made).backward()
+    assert made.table.rows.grad is not None
+    assert float((made.table.rows.grad @ vectors[:, -5:].float()).abs().max()) < 1e-5
 
 
 def test_dropout_is_off_while_rows_move(tmp_path: Path) -> None:
