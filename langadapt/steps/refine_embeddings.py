@@ -61,7 +61,7 @@ class Config(StepConfig):
     """Snippets of one step."""
     micro_batch_snippets: Annotated[int, Field(ge=1)] | None = None
     """Snippets computed at once; by default all of a step."""
-    learning_rate: Annotated[Annotated[float, Field(gt=0)], Flag()] = 1e-3
+    learning_rate: Annotated[Annotated[float, Field(gt=0)], Flag()] = 3e-3
     """Peak learning rate; 5 % of the steps lead up to it, then a cosine to a tenth."""
     betas: tuple[_Average, _Average] = (0.9, 0.95)
     """AdamW's two averages."""
