@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import langadapt
 from langadapt.core import interrupt, verb
@@ -421,5 +420,5 @@ def test_the_dry_run_reads_the_size_of_the_text(work: Path) -> None:
     config = validate(step.config, {**values, "methods": ["mean", "random"], "target_bytes": 900, "segment_bytes": 75})
     price = step.estimate(config, resolve_inputs(config))
     assert dict(price.rows)["methods"] == "mean, random"
-    assert dict(price.rows)["text"].endswith("read by the base and with each of 2 methods")
-    assert price.seconds is not None and price.seconds > 15 and torch.float32.itemsize == 4
+    assert dict(price.rows)["text scored"].endswith("by the base and with each of 2 methods")
+    assert price.seconds is not None and price.seconds > 15
