@@ -109,7 +109,9 @@ def _artifact_tables(artifact: Artifact, record: dict[str, Any], *, verify: bool
         memory = record.get("peak_memory_bytes")
         rows.append(("took", show_seconds(record["seconds"]) + (f", {show_bytes(memory)} at most" if memory else "")))
     rows += [
-        (f"input {key}", f"{_short(given.get(key))} ({_short(value)})") for key, value in manifest["inputs"].items()
+        (f"input {key}", f"{_short(given.get(key))} ({_short(value)})")
+        for key, value in manifest["inputs"].items()
+        if value not in _EMPTY
     ]
     tables = [Table(str(artifact.path), ("", ""), tuple(rows))]
     for title, key, values in (("settings", "setting", manifest["config"]), ("facts", "fact", artifact.facts)):

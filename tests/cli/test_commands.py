@@ -219,7 +219,7 @@ def test_show_parts_settings_from_facts_and_leaves_out_what_is_empty(call: Run, 
     assert len(set(keys)) == len(keys)
     assert {"setting case", "setting fail", "fact words"} <= set(keys) and "setting seed" in keys
     # what nobody set: a language, a limit, weights by name
-    assert not {"setting lang", "setting max_bytes", "setting weights", "fact lang"} & set(keys)
+    assert not {"setting lang", "setting max_bytes", "setting weights", "fact lang", "input sets"} & set(keys)
     drawn = call("show", "c", "--table").out
     assert drawn.index("settings") < drawn.index("case") < drawn.index("facts") < drawn.index("types")
 

@@ -72,7 +72,7 @@ def test_json_and_pipe(place: Path, call: Run) -> None:
     assert model["outlook"]["strategy"] == "full"
     assert {"verdict", "why", "command", "model"} == set(found["advice"][0])
     rows = call("diagnose", one, *text, "--no-score").out.splitlines()
-    assert any(row.startswith("bytes per token\t") for row in rows)
+    assert any(row.startswith("model bytes per token\t") for row in rows)
     assert rows[-1].startswith("next\tlangadapt evaluate")
 
 

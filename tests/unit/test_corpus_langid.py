@@ -169,7 +169,7 @@ def test_a_cut_model_is_refused_before_fasttext_sees_it(
     model: Path, tmp_path: Path, size: int | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault row 18: fastText crashes, hangs, or loads such files without a word."""
-    monkeypatch.setattr(langid, "_load", lambda path: pytest.fail("fastText was given the file"))
+    monkeypatch.setattr(langid, "load", lambda path: pytest.fail("fastText was given the file"))
     whole = model.read_bytes()
     named = {"half": len(whole) // 2, "less four": len(whole) - 4, "less one": len(whole) - 1}
     cut = whole + b"\0" if size == "more" else whole[: named.get(str(size), size if isinstance(size, int) else 0)]
