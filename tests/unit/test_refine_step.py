@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import langadapt
+from langadapt.core import interrupt
 from langadapt.core import verb as verbs
 from langadapt.core.artifact import open_artifact
 from langadapt.core.config import validate
-from langadapt.core.errors import ConfigError, DataError, LangadaptError
+from langadapt.core.errors import ConfigError, DataError, Interrupted, LangadaptError
 from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import read_json_lines
 from langadapt.core.progress import Event, Note
@@ -23,6 +24,7 @@ from langadapt.embed.rowmap import load_maps
 from langadapt.model.load import load_model, load_tokenizer
 from langadapt.model.tables import open_tables
 from langadapt.steps.refine_embeddings import table
+from tests.faults.test_train_faults import stop_after
 from tests.fixtures import refined
 from tests.fixtures.encoders import tiny_encoder
 from tests.fixtures.refined import Place
@@ -234,3 +236,21 @@ def test_the_examples_of_the_page_run(
         assert (tmp_path / "work" / "refined").exists() == (text != dry)
     assert "stand in the text" in said[0]
     assert json.loads(said[1])["facts"]["refined"] >= 3
+
+
+def test_going_on_ends_in_the_same_bytes_in_a_tied_model_too(
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where rows stand still is found again, not kept; test_refine_faults.py kills a model with a head of its own."""
+    few = place.values(steps=5, held_out_snippets=2)
+    whole = langadapt.refine_embeddings(out=tmp_path / "a", **few)
+    stop_after(monkeypatch, 2)
+    with pytest.raises(Interrupted):
+        langadapt.refine_embeddings(out=tmp_path / "b", **few)
+    monkeypatch.undo()
+    interrupt._seen.clear()
+    heard: list[Event] = []
+    again = langadapt.refine_embeddings(out=tmp_path / "b", listener=heard.append, **few)
+    assert any(isinstance(event, Note) and event.text == "going on after step 2" for event in heard)
+    assert any(isinstance(event, Note) and "rows stay as they are in 2 directions" in event.text for event in heard)
+    assert (again.path / "artifact.json").read_bytes() == (whole.path / "artifact.json").read_bytes()
