@@ -28,7 +28,14 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("refine")
     place = refined.place(folder, width=256, tied=False)
     config = place.values(
-        steps=STEPS, checkpoint_steps=4, next_token=0.5, micro_batch_snippets=2, learning_rate=1e-3, set_bytes=400
+        steps=STEPS,
+        checkpoint_steps=4,
+        next_token=0.5,
+        micro_batch_snippets=2,
+        learning_rate=1e-3,
+        set_bytes=50,
+        segment_bytes=50,
+        context_bytes=50,
     )
     langadapt.refine_embeddings(out=folder / "reference", **config)
     return Case(config, files_of(folder / "reference"))
@@ -56,9 +63,10 @@ def finish(folder: Path, case: Case) -> None:
     assert not partial_folder(folder / "out").exists()
 
 
+@pytest.mark.timeout(400)
 def test_kill_9_again_and_again_then_the_same_bytes(tmp_path: Path, case: Case) -> None:
-    # before there is a checkpoint; between two; when one was read back
-    for moment in ("training 1\n", "training 6\n", "going on after step 4\n"):
+    # between two checkpoints; when one was read back
+    for moment in ("training 6\n", "going on after step 4\n"):
         run = start(tmp_path, case)
         run.wait_for(moment)
         run.process.kill()
