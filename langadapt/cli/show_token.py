@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langadapt.cli.output import screen
-from langadapt.core.errors import DataError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.types import Table
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ def show_tokens(path: Path, texts: Sequence[str]) -> None:
     from langadapt.model.row_origin import origin_of
     from langadapt.model.token_table import TokenTable
 
+    if not path.is_dir():
+        raise DataError(f"`{path}` is no folder here", hint="give the folder of a model that init-embeddings made")
     maps = load_maps(path)
     tokens, origin = TokenTable.from_folder(path), origin_of(path)
     found: list[dict[str, Any]] = []
@@ -38,6 +40,8 @@ def show_tokens(path: Path, texts: Sequence[str]) -> None:
 
 def _meant(tokens: "TokenTable", text: str) -> list[int]:
     """Ids of the tokens that a person means. DataError with the pieces of a text that is no token."""
+    if not text:
+        raise ConfigError("`--token` is empty", hint="give a token's text, its string in tokenizer.json, or its id")
     wanted = (text.encode(), b" " + text.encode())
     named = [(id, piece) for id, piece in enumerate(tokens.pieces) if piece is not None]
     ids = [id for id, piece in named if piece == text or tokens.bytes_of(id) in wanted]

@@ -187,6 +187,7 @@ def save_maps(maps: Mapping[str, RowMap], folder: Path) -> None:
 
 def load_maps(folder: Path) -> dict[str, RowMap]:
     """Read what `save_maps` wrote, to explain rows or to apply the same map to a sibling model."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     if not (folder / MAP_FILE).is_file():
@@ -194,7 +195,12 @@ def load_maps(folder: Path) -> dict[str, RowMap]:
             f"`{folder}` has no {MAP_FILE}",
             hint="init-embeddings writes it; a trained model has none: take the one that it was trained from",
         )
-    arrays = load_file(folder / MAP_FILE)
+    try:
+        arrays = load_file(folder / MAP_FILE)
+    except SafetensorError as error:
+        raise DataError(
+            f"`{folder / MAP_FILE}` cannot be read: {error}", hint="copy the folder again, or make it again"
+        ) from error
     notes: dict[str, list[dict[str, Any]]] = {}
     for note in read_json_lines(folder / PROVENANCE_FILE):
         notes.setdefault(str(note.pop("table")), []).append(note)

@@ -23,6 +23,8 @@ _HINT = (
 def old_rows_of(model: Input) -> int:
     """Rows of the table that an adapted model was made from. ConfigError if it does not say."""
     rows = model.facts.get("old_rows")
+    if "undone" in model.facts:
+        raise ConfigError(f"`{model.given}` was taken back to its base's vocabulary already", where="undo", hint=_HINT)
     if type(rows) is not int or "added" not in model.facts:
         raise ConfigError(f"`{model.given}` does not say what it was made from", where="undo", hint=_HINT)
     return rows

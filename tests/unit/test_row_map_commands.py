@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import langadapt
 from langadapt.cli.app import main
+from langadapt.cli.show_token import show_tokens
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.io import sha256_file
 from langadapt.core.manifest import checksum
@@ -50,6 +51,22 @@ def sibling(base: Path, folder: Path, seed: int = 7) -> Path:
         tensors[name] += torch.randn(tensors[name].shape, generator=random).to(tensors[name].dtype) * 0.1
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def test_a_cut_map_and_an_empty_token_are_told_in_words(
+    place: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "cut é"
+    shutil.copytree(place.files["like"], cut)
+    file = cut / "row_map.safetensors"
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"row_map\.safetensors` cannot be read"):
+        load_maps(cut)
+    with pytest.raises(ConfigError, match="`--token` is empty"):
+        show_tokens(place.files["like"], [""])
+    with pytest.raises(DataError, match="is no folder here"):
+        show_tokens(tmp_path / "nowhere", ["sz"])
+    assert not capsys.readouterr().out
 
 
 # apply again
@@ -258,6 +275,16 @@ def test_undo_after_training_says_so_and_refuses_what_it_cannot_do(tmp_path: Pat
     ):
         with pytest.raises(error, match=message):
             langadapt.init_embeddings(model=model, tokenizer=tok, undo=True, out=tmp_path / "no", **more)
+
+
+def test_what_was_undone_is_not_undone_again(tmp_path: Path, tiny: Path) -> None:
+    made = langadapt.init_embeddings(
+        model=tiny, tokenizer=extended_tokenizer(tiny, tmp_path / "tok"), out=tmp_path / "a"
+    )
+    back = langadapt.init_embeddings(model=made, tokenizer=tiny, undo=True, out=tmp_path / "b")
+    with pytest.raises(ConfigError, match="was taken back to its base's vocabulary already"):
+        langadapt.init_embeddings(model=back, tokenizer=tiny, undo=True, out=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
 
 
 def test_rows_that_were_dropped_cannot_come_back(tmp_path: Path, tiny: Path) -> None:
