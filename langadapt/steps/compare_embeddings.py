@@ -63,6 +63,9 @@ def run(config: Config, out: Output) -> Artifact:
 
     _check(config, out.inputs)
     able, left = candidates(config.methods, config.method_options, out.inputs)
+    for item in left:
+        if item.name in config.methods:  # who names a method waits for its line in the table
+            out.progress.warn(item.sentence)
     here = setting(config, out)
     say_match(here)
     found = compare(here, able, left, _manner(config), out)

@@ -330,7 +330,13 @@ def test_few_segments_show_nothing_and_a_method_without_numbers_is_not_taken() -
 
 
 def test_methods_whose_needs_are_not_given_are_left_out(work: Path) -> None:
-    got = compared(work, "left", methods=["wechsel", "mean"], target_bytes=300, source_text=None)
+    loaded = verb.load("compare-embeddings")
+    values = SMALL | {"methods": ["wechsel", "mean"], "target_bytes": 300, "corpus": str(work / "corpus-hu")}
+    values |= {"model": str(work / "tied"), "tokenizer": str(work / "longer")}
+    done = verb.perform(loaded, validate(loaded.config, values), work / "left")
+    got = done.artifact
+    # a pipe shows no table, and the method was named
+    assert [text for text in done.warnings if "`wechsel` is left out: needs `base_vectors`" in text]
     [left] = read_json_object(got.file("comparison.json"))["left_out"]
     assert left["name"] == "wechsel" and left["why"] == "needs `base_vectors`" and "--base-vectors" in left["hint"]
     assert got.facts["pick"] == "mean"
