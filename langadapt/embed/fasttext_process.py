@@ -81,7 +81,9 @@ def _run(folder: Path, job: dict[str, Any], seconds: float | None, what: str) ->
         raise DataError(f"{what} is a damaged fastText model: loading it did not end in {seconds:.0f} s")
     failure = folder / "failure"
     if failure.is_file():
-        raise DataError(f"{what}: fastText says: {failure.read_text(encoding='utf-8')}")
+        said = failure.read_text(encoding="utf-8")
+        hint = "give more text: no word of it stands there often enough" if "Empty vocabulary" in said else None
+        raise DataError(f"{what}: fastText says: {said}", hint=hint)
     if ended.code != 0:
         raise DataError(f"{what}: fastText ended with code {ended.code}{': ' + ended.said if ended.said else ''}")
 

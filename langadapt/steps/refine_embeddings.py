@@ -182,7 +182,7 @@ def _refine(
     goal = Goal(*prefixes, layer=config.layer, next_token=config.next_token, old_table=given.old_table)
     distiller = make_distiller(one(out.inputs, "model").path, ids, goal, device)
     out.progress.note(
-        f"{len(ids):,} rows, {len(learned):,} snippets, each read {plan.epochs:.2g} times: {plan.steps:,} steps of "
+        f"{len(ids):,} rows, {len(learned):,} snippets, each read {plan.epochs:,.1f} times: {plan.steps:,} steps of "
         f"{plan.batch}"
     )
     around = Around(

@@ -180,8 +180,9 @@ def test_what_is_learned_is_the_same_twice_and_kept(tmp_path: Path, monkeypatch:
 
 
 def test_text_without_a_frequent_word_is_an_error() -> None:
-    with pytest.raises(DataError, match="fastText says"):
+    with pytest.raises(DataError, match="fastText says") as caught:
         fasttext_process.train(["egy kettő"], SETTINGS, 10)
+    assert "give more text" in str(caught.value.hint)
 
 
 def test_words_keep_their_marks_and_lose_their_punctuation() -> None:
