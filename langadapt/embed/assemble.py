@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from langadapt.core.io import read_json_object
 from langadapt.core.progress import Progress
 from langadapt.core.types import TokenMatch
 from langadapt.embed.ids import names_ids, remapped, without_ids
+from langadapt.embed.inputs import Floats, Ints
 from langadapt.embed.rowmap import RowMap
 from langadapt.model.facts import HEADS, text_config
 from langadapt.model.kinds import generates
@@ -134,6 +135,23 @@ def assemble(
     )
 
 
+@dataclass(frozen=True)
+class _Widened:
+    """A stored table whose rows become float32 when they are asked for: whole it would take twice its own memory."""
+
+    table: "torch.Tensor" = field(repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.table.shape)
+
+    def __getitem__(self, ids: Ints) -> Floats:
+        import torch
+
+        rows: Floats = self.table[torch.from_numpy(ids)].float().numpy()
+        return rows
+
+
 def longer(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torch.Tensor":
     """The stored table `name` with its new rows and padding [rows, width], in the stored dtype."""
     import torch
@@ -141,7 +159,7 @@ def longer(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torch.Tens
     old = tables.weights.read(name)
     longer = torch.empty((plan.rows, old.shape[1]), dtype=old.dtype)
     _put_kept(longer, old, plan)
-    values = old.float().numpy()
+    values = cast("Floats", _Widened(old))
     longer[list(plan.new_ids)] = torch.from_numpy(rows.apply(values)).to(old.dtype)
     if plan.padding:
         # never zero: where all logits lie far below zero, a zero row would win the soft-max

@@ -1,7 +1,8 @@
 """A model folder from another one: some tensors replaced, all others the same bytes.
 
-Files are written shard by shard; tensors that are not replaced are read lazily from the base and never pass through
-another dtype. Nothing is linked: a hard link to a user's weights would change with them.
+Files are written shard by shard. One in which nothing is replaced is copied whole, unread; in others the rest is read
+lazily from the base and never passes through another dtype. Nothing is linked: a hard link to a user's weights would
+change with them.
 """
 
 import os
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from langadapt.core.copying import copy_file
 from langadapt.core.errors import DataError, LangadaptError
 from langadapt.core.io import pretty_json, read_json_object, write_durably
 from langadapt.core.progress import Progress
@@ -111,10 +113,12 @@ def _write_shard(
     weights: Weights, shard: Path, out: Path, replace: Mapping[str, Any], resized: set[str], drop: set[str]
 ) -> int:
     """Write one file; returns the bytes of its tensors."""
+    own = {name: info for name, info in weights.tensors.items() if info.file == shard}
+    if not own.keys() & (replace.keys() | drop):
+        copy_file(shard, out)
+        return sum(info.bytes for info in own.values())
     tensors: dict[str, torch.Tensor] = {}
-    for name, info in weights.tensors.items():
-        if info.file != shard or name in drop:
-            continue
+    for name in (name for name in own if name not in drop):
         stored = weights.read(name)
         tensors[name] = stored if name not in replace else _fitted(name, replace[name], stored, name in resized)
     write_tensors(tensors, out)

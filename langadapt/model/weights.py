@@ -44,6 +44,11 @@ class TensorInfo:
             product *= size
         return product
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of the values in the file."""
+        return self.elements * BITS[self.dtype] // 8
+
 
 @dataclass(frozen=True)
 class Weights:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,9 @@ class Config(InitConfig):
 
     head_method: str | None = None
     """Another method for the head of a model whose head is a table of its own; the same method if not given."""
+
+    checks: Literal["full", "files"] = "full"
+    """What is checked of the saved model: `files` loads no model, for those that do not fit in memory."""
 
     undo: Annotated[bool, Flag()] = False
     """From an adapted model back to its base's vocabulary: `tokenizer` is the base's, and no row is made."""
@@ -85,7 +88,7 @@ def run(config: Config, out: Output) -> Artifact:
     save_maps(maps, out.folder)
     if not plan.plain:
         write_origin(out.folder, plan.origin())
-    found = check_saved(tables, out.folder, plan, maps, out.progress)
+    found = check_saved(tables, out.folder, plan, maps, out.progress, load=config.checks == "full")
     if found.duplicate_rows and config.method != "mean":
         out.progress.note(f"{found.duplicate_rows} new tokens share their row with another until training parts them")
     unspelled = maps["input"].mean_lines()
@@ -203,7 +206,9 @@ def _writing(config: Config, inputs: Inputs, methods: Mapping[str, tuple[Method,
     parameters = int(base["parameters"]) + (rows - int(base["rows"])) * table_width(base) * tables
     width = _BYTES_PER_VALUE.get(str(base["dtype"]), 4)
     weights = parameters * width
-    head = rows * table_width(base) * 4
+    table = rows * table_width(base)
+    # the loaded model and its head in float32; with `files` the tables alone, some three times over
+    held = weights + 4 * table if config.checks == "full" else 4 * tables * width * table
     keys = ("layers", "hidden_size", "tied", "dtype")
     facts = {key: base.get(key) for key in keys} | {
         **({"table_width": base["table_width"]} if "table_width" in base else {}),
@@ -220,7 +225,7 @@ def _writing(config: Config, inputs: Inputs, methods: Mapping[str, tuple[Method,
     return Estimate(
         # program start, the two loads, writing and hashing; see docs/init-embeddings.md
         seconds=9 + 9 * weights / 1e9 + added / 20_000 + learning_seconds(methods.values(), inputs),
-        memory_bytes=_PROGRAM_BYTES + weights + head,
+        memory_bytes=_PROGRAM_BYTES + held,
         disk_bytes=weights + 25_000_000,
         facts=facts,
         rows=(
