@@ -28,6 +28,8 @@ _TEACHER = Reads(("model",), True, "langadapt.model.load:resolve", True)
 _Average = Annotated[float, Field(ge=0, lt=1)]
 # Digits that survive another number of threads.
 _DIGITS = 6
+# Facts of init-embeddings that were measured on rows which are others now.
+_OF_ROWS_AS_MADE = ("head_mass_nats_mean", "head_mass_nats_highest", "duplicate_rows")
 
 
 class Config(StepConfig):
@@ -145,7 +147,7 @@ def _run(config: Config, out: Output) -> Artifact:
     out.run_record["computed_with"] = refined.computed_with
     return out.commit(
         {
-            **model.facts,
+            **{name: value for name, value in model.facts.items() if name not in _OF_ROWS_AS_MADE},
             **model_facts(out.folder),
             **facts,
             "refined": len(ids),

@@ -58,6 +58,7 @@ def test_only_rows_of_new_tokens_that_stand_in_the_text_differ(place: Place, mad
     notes = [note for note in read_json_lines(made.path / "provenance.jsonl") if "refined" in note]
     assert rows == made_ids(made) and OLD + NEW - 1 not in rows and len(rows) >= 3
     assert made.facts["refined"] == len(rows) and made.facts["without_snippets"] == NEW - len(rows)
+    assert not {"head_mass_nats_mean", "head_mass_nats_highest", "duplicate_rows"} & set(made.facts)  # of other rows
     assert all(note["refined"]["snippets"] >= 1 for note in notes)
     assert after[changed].dtype == torch.bfloat16
 
