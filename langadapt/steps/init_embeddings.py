@@ -152,7 +152,7 @@ def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
 
 
 def check(config: Config) -> None:
-    """ConfigError if a method needs what was not given."""
+    """ConfigError for options that the method does not have, and if a method needs what was not given."""
     from langadapt.embed.inputs import check_needs
 
     given = {item.name: getattr(config, item.name) for item in input_fields(Config)}
@@ -160,7 +160,10 @@ def check(config: Config) -> None:
         helper_needs_text(given["corpus"])
     for name in dict.fromkeys((config.method, config.head_method or config.method)):
         if name != AUTO and not config.undo:
-            check_needs(name, load_method("embed", name).facts.needs, given)
+            method = load_method("embed", name)
+            if name == config.method:
+                validate(method.options, config.method_options, what=f"options of `{name}`")
+            check_needs(name, method.facts.needs, given)
 
 
 def _undone_rows(config: Config, given: Input) -> int | None:
