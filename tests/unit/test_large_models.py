@@ -111,7 +111,7 @@ def adapt(tiny: Path, folder: Path, **shape: int) -> tuple[dict[str, Any], Path,
 def check_large(tiny: Path, folder: Path, **shape: int) -> None:
     said, base, made = adapt(tiny, folder, **shape)
     tables = 2 * 2 * shape["rows"] * shape["width"]
-    assert said["peak"] < 4 * tables, f"{said['peak'] / MEGABYTE:.0f} MB for tables of {tables / MEGABYTE:.0f} MB"
+    assert said["peak"] < 3 * tables, f"{said['peak'] / MEGABYTE:.0f} MB for tables of {tables / MEGABYTE:.0f} MB"
     # the norm is in the file of the head, which is written anew
     assert set(said["read"]) <= {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"}
     bodies = sorted(base.glob("*-body.safetensors"))
@@ -132,14 +132,14 @@ def check_large(tiny: Path, folder: Path, **shape: int) -> None:
 
 @pytest.mark.timeout(600)
 def test_only_the_tables_are_in_memory_and_all_other_files_are_copied(tiny: Path, tmp_path: Path) -> None:
-    """Four layers of 137 MB each beside two tables of 50 MB: loading the body would break the bound."""
-    check_large(tiny, tmp_path, rows=32_768, width=768, inner=28_672, layers=4, heads=8, kv=8)
+    """Four layers of 137 MB each beside two tables of 101 MB: loading the body would break the bound."""
+    check_large(tiny, tmp_path, rows=65_536, width=768, inner=28_672, layers=4, heads=8, kv=8)
 
 
 @pytest.mark.real
 @pytest.mark.timeout(3600)
 def test_a_model_of_70b_shape(tiny: Path, tmp_path: Path) -> None:
-    """137 GB of body in holes, tables of 2.1 GB each: some 13 GB of memory; most of the time is for digests."""
+    """137 GB of body in holes, tables of 2.1 GB each: some 11 GB of memory; most of the time is for digests."""
     check_large(tiny, tmp_path, rows=128_256, width=8192, inner=28_672, layers=80, heads=64, kv=8)
 
 
