@@ -20,9 +20,9 @@ import numpy as np
 from langadapt.core import interrupt
 from langadapt.core.progress import Progress
 from langadapt.embed.inputs import Ints
+from langadapt.embed.sums import Doubles, added_up
 from langadapt.embed.words import words_of
 
-Doubles = np.ndarray[Any, np.dtype[np.float64]]
 _TENSION = 4.0
 _NO_PARTNER = 0.08
 # A sentence of more words is left out. So are pairs behind so many links: 40 million are about 1 GB.
@@ -160,7 +160,8 @@ class _Model:
 
     def links(self) -> tuple[Ints, Ints, Doubles]:
         """(base words, new words, counts) by new word and then by base word."""
-        keys, counts = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+        keys: list[Ints] = []
+        counts: list[Doubles] = []
         for block in self._blocks:
             by_new, by_base = self._likely(block)
             both = by_new * by_base
@@ -168,9 +169,8 @@ class _Model:
             likely = both > _LEAST
             keys.append(words[likely])
             counts.append(both[likely])
-        found, where = np.unique(np.concatenate(keys), return_inverse=True)
-        sums = np.bincount(where.ravel(), weights=np.concatenate(counts), minlength=len(found))
-        return found % len(self._base.words), found // len(self._base.words), sums.astype(np.float64)
+        found, sums = added_up(keys, counts)
+        return found % len(self._base.words), found // len(self._base.words), sums
 
 
 def _shapes(base: _Side, new: _Side) -> Iterator[tuple[Ints, Ints]]:

@@ -101,11 +101,23 @@ def check_saved(
     if len(mass):
         rounded = round(float(mass.mean()), 4), round(float(mass.max()), 4)
         checks.append(Check("probability moved to new rows, nats a token", True, rounded, must_hold=False))
+    insist(checks, folder)
+    return Findings(tuple(checks), *rounded, duplicates)
+
+
+def insist(checks: Sequence[Check], folder: Path) -> None:
+    """Write `checks.json`; LangadaptError if a check that must hold failed."""
     write_durably(folder / CHECKS_FILE, pretty_json([asdict(check) for check in checks]))
     failed = [check.name for check in checks if check.must_hold and not check.ok]
     if failed:
         raise LangadaptError(f"the saved model failed its checks: {'; '.join(failed)}")
-    return Findings(tuple(checks), *rounded, duplicates)
+
+
+def usual_norms(table: str, norms: torch.Tensor, before: torch.Tensor) -> Check:
+    """How many of `norms` stand out from those of old rows."""
+    low, high = (float(torch.quantile(before[: 2**24], share)) for share in (0.01, 0.99))
+    outside = int(((norms < low / 2) | (norms > 2 * high)).sum())
+    return Check(f"{table}: norms between half the 1st and twice the 99th percentile", outside == 0, outside, False)
 
 
 def _enough(base: Tables, saved: Tables, plan: Layout) -> bool:
@@ -180,13 +192,11 @@ def _rows(table: str, old: torch.Tensor, new: torch.Tensor, plan: Layout, rows: 
     if not plan.new_ids:
         return checks
     norms, before = added.norm(dim=1), _norms(old, torch.from_numpy(rows.population))
-    low, high = (float(torch.quantile(before[: 2**24], share)) for share in (0.01, 0.99))
-    outside = int(((norms < low / 2) | (norms > 2 * high)).sum())
     distinct = len({row.numpy().tobytes() for row in added})
     return [
         *checks,
         Check(f"{table}: no new row is zero", bool((norms > 0).all())),
-        Check(f"{table}: norms between half the 1st and twice the 99th percentile", outside == 0, outside, False),
+        usual_norms(table, norms, before),
         Check(f"{table}: new rows differ from each other", distinct == len(added), len(added) - distinct, False),
     ]
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from langadapt.core import interrupt
 from langadapt.embed.inputs import Floats, Ints
+from langadapt.embed.sums import added_up
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +52,7 @@ def pair_counts(texts: Iterable[Sequence[int]], size: int, window: int) -> "tupl
         if len(block) >= _TOKENS_AT_A_TIME:
             close()
     close()
-    together, place = np.unique(np.concatenate(keys), return_inverse=True)
-    return together, np.bincount(place.ravel(), weights=np.concatenate(counts), minlength=len(together))
+    return added_up(keys, counts)
 
 
 def mutual_information(keys: Ints, counts: Any, size: int) -> "torch.Tensor":

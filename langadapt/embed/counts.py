@@ -11,11 +11,12 @@ from pydantic import Field
 from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
 from langadapt.core.units import Count
-from langadapt.embed.bitext import Doubles, WordPairs, word_pairs
+from langadapt.embed.bitext import WordPairs, word_pairs
 from langadapt.embed.builder import RowMapBuilder
 from langadapt.embed.inputs import InitInputs, Ints, Vocabulary
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import spelled
+from langadapt.embed.sums import Doubles, added_up
 from langadapt.embed.token_counts import TokenCounts
 
 # A token that begins a word counts twice among those that stand in for another: it says more of what the word means.
@@ -111,9 +112,8 @@ class _Translations:
             return "translations", *self._line(self._place[id])
         relatives = [*self._longer(content), *self._inside(content)] if smoothing and content else []
         lines = [(*self._line(place), self._begins[place]) for place in relatives]
-        ids = np.concatenate([np.zeros(0, dtype=np.int64), *(ids for ids, _, _ in lines)])
-        shares = np.concatenate([np.zeros(0), *(shares * weight for _, shares, weight in lines)])
-        return "translations of tokens like it", *_added_up(ids, shares)
+        shares = [shares * weight for _, shares, weight in lines]
+        return "translations of tokens like it", *added_up([ids for ids, _, _ in lines], shares)
 
     def _line(self, place: int) -> tuple[Ints, Doubles]:
         part = slice(self._starts[place], self._starts[place + 1])
@@ -136,9 +136,3 @@ class _Translations:
                     reached = end
                     break
         return found
-
-
-def _added_up(ids: Ints, shares: Doubles) -> tuple[Ints, Doubles]:
-    """Each id once."""
-    found, where = np.unique(ids, return_inverse=True)
-    return found, np.bincount(where.ravel(), weights=shares, minlength=len(found)).astype(np.float64)

@@ -7,18 +7,18 @@ cut, so that there are no more pairs than tokens of both, and two binary searche
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from langadapt.embed.inputs import Ints, Vocabulary
+from langadapt.embed.sums import Doubles, added_up
 from langadapt.model.cuts import cut_points
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 Share = Literal["inside", "tokens", "bytes"]
-_Doubles = np.ndarray[Any, np.dtype[np.float64]]
 # A text is cut before spaces into parts of at most this size: some 200 bytes of memory a token.
 _PART_BYTES = 100_000
 _PARTS_AT_A_TIME = 64
@@ -112,7 +112,7 @@ class Overlaps:
             self._bare[[id for id in text_ids.tolist() if base[1].bytes_of(id) == b" "]] = True
         self._share, self._old_rows = share, old_rows
         self._keys: list[Ints] = []
-        self._sums: list[_Doubles] = []
+        self._sums: list[Doubles] = []
         self.occurrences = np.zeros(len(wanted), dtype=np.int64)
 
     def add(self, texts: Iterable[str], most_bytes: int) -> None:
@@ -123,7 +123,7 @@ class Overlaps:
             if len(self._keys) > _BLOCKS_AT_A_TIME:
                 self._add_up()
 
-    def sums(self) -> tuple[Ints, Ints, _Doubles]:
+    def sums(self) -> tuple[Ints, Ints, Doubles]:
         """(places in `wanted`, old ids, sums), by place and then by id."""
         self._add_up()
         return self._keys[0] // self._old_rows, self._keys[0] % self._old_rows, self._sums[0]
@@ -153,9 +153,8 @@ class Overlaps:
         self._sums.append(weights)
 
     def _add_up(self) -> None:
-        keys, where = np.unique(np.concatenate([*self._keys, np.zeros(0, np.int64)]), return_inverse=True)
-        sums = np.bincount(where.ravel(), weights=np.concatenate([*self._sums, np.zeros(0)]), minlength=len(keys))
-        self._keys, self._sums = [keys], [sums.astype(np.float64)]
+        keys, sums = added_up(self._keys, self._sums)
+        self._keys, self._sums = [keys], [sums]
 
 
 def _joined(old: Sequence[_Cut], new: Sequence[_Cut], texts: Sequence[bytes]) -> tuple[_Cut, _Cut]:

@@ -10,7 +10,7 @@ import numpy as np
 from langadapt.core.errors import DataError
 from langadapt.embed.inputs import Floats, Ints, Role
 from langadapt.model.token_table import TokenTable
-from langadapt.model.weights import TensorInfo, read_header
+from langadapt.model.weights import TensorInfo, read_header, read_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ class PredictedRows:
                 f"`{self.path}` has no tensor `head`, and the model has a head of its own",
                 hint="add it, or make the head's rows from old ones: -o head_method=subtoken-mean",
             )
-        table = _read(self.path, "head" if role == "head" else "input")
+        table = read_tensor(self.path, "head" if role == "head" else "input")
         found: Floats = table[_index(self.row_of[np.asarray(ids, dtype=np.int64)])].float().numpy()
         return found
 
@@ -104,7 +104,7 @@ def _ids(path: Path, tensors: "dict[str, TensorInfo]", count: int) -> Ints | Non
         return None
     if info.shape != (count,) or info.dtype not in _INTEGERS:
         raise DataError(f"`{path}`: `ids` is {info.dtype} of shape {list(info.shape)}, not integers [{count}]")
-    found: Ints = _read(path, "ids").numpy().astype(np.int64)
+    found: Ints = read_tensor(path, "ids").numpy().astype(np.int64)
     return found
 
 
@@ -134,14 +134,6 @@ def _pieces(path: Path, count: int) -> list[str] | None:
     if not isinstance(pieces, list) or len(pieces) != count or not all(isinstance(piece, str) for piece in pieces):
         raise DataError(f"`{path}`: `pieces` in its metadata is not a list of {count:,} strings")
     return pieces
-
-
-def _read(path: Path, name: str) -> "torch.Tensor":
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        tensor: torch.Tensor = file.get_tensor(name)
-    return tensor
 
 
 def _index(places: Ints) -> "torch.Tensor":

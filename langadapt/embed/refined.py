@@ -2,14 +2,12 @@
 
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from langadapt.core.errors import LangadaptError
-from langadapt.core.io import pretty_json, read_json_lines, write_durably, write_json_lines
-from langadapt.embed.checks import CHECKS_FILE, Check, same_bits
+from langadapt.core.io import read_json_lines, write_json_lines
+from langadapt.embed.checks import Check, insist, same_bits, usual_norms
 from langadapt.embed.rowmap import MAP_FILE, PROVENANCE_FILE
 from langadapt.model.tables import Tables
 
@@ -56,10 +54,7 @@ def check_refined(given: Tables, saved: Tables, ids: Mapping[str, Sequence[int]]
             before, after = given.weights.read(name), saved.weights.read(name)
             text = torch.from_numpy(given.tokens.text_ids())
             checks += _rows(table, before, after, list(ids.get(table, ())), text)
-    write_durably(saved.folder / CHECKS_FILE, pretty_json([asdict(check) for check in checks]))
-    failed = [check.name for check in checks if check.must_hold and not check.ok]
-    if failed:
-        raise LangadaptError(f"the saved model failed its checks: {'; '.join(failed)}")
+    insist(checks, saved.folder)
     return checks
 
 
@@ -74,13 +69,11 @@ def _rows(table: str, before: torch.Tensor, after: torch.Tensor, ids: list[int],
         return checks
     others = text[still[text]]
     norms, old = after[ids].float().norm(dim=1), before[others].float().norm(dim=1)
-    low, high = (float(torch.quantile(old[: 2**24], share)) for share in (0.01, 0.99))
-    outside = int(((norms < low / 2) | (norms > 2 * high)).sum())
     moved = (after[ids].float() - before[ids].float()).norm(dim=1) / before[ids].float().norm(dim=1).clamp(min=1e-12)
     return [
         *checks,
         Check(f"{table}: no refined row is zero", bool((norms > 0).all())),
-        Check(f"{table}: norms between half the 1st and twice the 99th percentile", outside == 0, outside, False),
+        usual_norms(table, norms, old),
         Check(
             f"{table}: median length a row moved, as a share of its norm", True, round(float(moved.median()), 4), False
         ),

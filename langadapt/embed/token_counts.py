@@ -8,8 +8,9 @@ import numpy as np
 
 from langadapt.core import interrupt
 from langadapt.core.errors import DataError
-from langadapt.embed.bitext import Doubles, WordPairs
+from langadapt.embed.bitext import WordPairs
 from langadapt.embed.inputs import InitInputs, Ints
+from langadapt.embed.sums import Doubles, added_up
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,8 +27,8 @@ class TokenCounts:
         self._inputs = inputs
         self._rows = inputs.old_rows
         self._text = np.isin(np.arange(self._rows), inputs.population)
-        self._keys: list[Ints] = [np.zeros(0, dtype=np.int64)]
-        self._sums: list[Doubles] = [np.zeros(0)]
+        self._keys: list[Ints] = []
+        self._sums: list[Doubles] = []
 
     def add(self, new: Any, old: Any, counts: Any) -> None:
         """Three arrays of one length."""
@@ -42,9 +43,8 @@ class TokenCounts:
         return self._keys[0] // self._rows, self._keys[0] % self._rows, self._sums[0]
 
     def _add_up(self) -> None:
-        keys, where = np.unique(np.concatenate(self._keys), return_inverse=True)
-        sums = np.bincount(where.ravel(), weights=np.concatenate(self._sums), minlength=len(keys))
-        self._keys, self._sums = [keys], [sums.astype(np.float64)]
+        keys, sums = added_up(self._keys, self._sums)
+        self._keys, self._sums = [keys], [sums]
 
     def add_table(self, lines: Iterable[Sequence[str]]) -> int:
         """Lines (base token, new token, count), tokens as tokenizer.json writes them; returns how many were used.

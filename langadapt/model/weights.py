@@ -24,6 +24,7 @@ BITS = {
     "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
 }  # fmt: skip
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+BYTES_PER_VALUE = {name: BITS[code] // 8 for code, name in DTYPE_NAMES.items()}
 # What other libraries write with pickle; opening one runs whatever code it holds.
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -60,11 +61,16 @@ class Weights:
 
     def read(self, name: str) -> "torch.Tensor":
         """One tensor in its stored dtype."""
-        from safetensors import safe_open
+        return read_tensor(self.tensors[name].file, name)
 
-        with safe_open(self.tensors[name].file, framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(name)
-        return tensor
+
+def read_tensor(path: Path, name: str) -> "torch.Tensor":
+    """One tensor of a safetensors file in its stored dtype."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        tensor: torch.Tensor = file.get_tensor(name)
+    return tensor
 
 
 def open_weights(folder: Path) -> Weights:

@@ -1,9 +1,10 @@
 """The price of refine-embeddings: snippets are found as in the run, one layer is timed on this machine."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from langadapt.core.errors import DataError
+from langadapt.core.host import timed_rows
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate
@@ -16,63 +17,21 @@ if TYPE_CHECKING:
 
     from langadapt.embed.snippets import Snippets
     from langadapt.model.compute import Compute
+    from langadapt.steps.refine_embeddings import Config
     from langadapt.train.footprint import Shape
 
 # Program start, choosing the separator, loading three times, writing, hashing and comparing what was written.
 _START_SECONDS, _SECONDS_A_GIGABYTE = 12.0, 14.0
 # Python, torch, transformers and two tokenizers.
 _PROGRAM_BYTES = 560_000_000
-_STORED_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _MEASUREMENTS = 4
 
 
-class Wishes(Protocol):
-    """What the user may set that changes the price."""
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def set_bytes(self) -> int: ...
-    @property
-    def segment_bytes(self) -> int: ...
-    @property
-    def context_bytes(self) -> int: ...
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def steps(self) -> int | None: ...
-    @property
-    def batch_snippets(self) -> int: ...
-    @property
-    def micro_batch_snippets(self) -> int | None: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def betas(self) -> tuple[float, float]: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def still_directions(self) -> int: ...
-    @property
-    def checkpoint_steps(self) -> int | None: ...
-    @property
-    def keep_checkpoints(self) -> int: ...
-    @property
-    def layer(self) -> int | None: ...
-    @property
-    def next_token(self) -> float: ...
-    @property
-    def compute(self) -> Any: ...
-    @property
-    def device(self) -> Any: ...
-    @property
-    def threads(self) -> int | None: ...
-
-
-def price(wishes: Wishes, inputs: Inputs, corpora: Mapping[str, Input], search: Mapping[str, int]) -> Estimate:
+def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input], search: Mapping[str, int]) -> Estimate:
     """Time, memory and disk; nothing but problems while model or text are not there yet."""
     from langadapt.model.compute import resolve_compute, threads_set
     from langadapt.model.facts import model_facts
+    from langadapt.model.weights import BYTES_PER_VALUE
     from langadapt.steps._refine_given import open_given, seen_ids, snippets_of
     from langadapt.train.footprint import shape_of
     from langadapt.train.machine import busy_with, choose_device
@@ -93,28 +52,27 @@ def price(wishes: Wishes, inputs: Inputs, corpora: Mapping[str, Input], search: 
         layers=int(facts["layers"]), tied=bool(facts["tied"]), moves="none",
     )  # fmt: skip
     plan, device, compute = (
-        make_plan(wishes, len(learned)),
-        choose_device(wishes.device),
-        resolve_compute(wishes.compute),
+        make_plan(config, len(learned)),
+        choose_device(config.device),
+        resolve_compute(config.compute),
     )
-    with threads_set(wishes.threads):
-        parts = _snippet_seconds(wishes, shape, learned, plan.micro_batch, compute, device)
-        scoring, scoring_bytes = _scoring(wishes, shape, corpora, compute)
+    with threads_set(config.threads):
+        parts = _snippet_seconds(config, shape, learned, plan.micro_batch, compute, device)
+        scoring, scoring_bytes = _scoring(config, shape, corpora, compute)
     step = plan.batch * parts
     measuring = _MEASUREMENTS * (0 if held_out is None else len(held_out)) * parts * 2 / 3
-    weights = int(facts["parameters"]) * _STORED_BYTES.get(str(facts["dtype"]), 4)
+    weights = int(facts["parameters"]) * BYTES_PER_VALUE.get(str(facts["dtype"]), 4)
     seconds = _START_SECONDS + _SECONDS_A_GIGABYTE * weights / 1e9 + scoring + plan.steps * step + measuring
-    moving = len(ids) * shape.hidden * (2 if wishes.next_token and not facts["tied"] else 1)
+    moving = len(ids) * shape.hidden * (2 if config.next_token and not facts["tied"] else 1)
     memory = max(
-        scoring_bytes, _PROGRAM_BYTES + _training_bytes(wishes, shape, learned, plan.micro_batch, compute, weights)
+        scoring_bytes, _PROGRAM_BYTES + _training_bytes(config, shape, learned, plan.micro_batch, compute, weights)
     )
-    busy = busy_with(device)
     predicted: dict[str, object] = {**model.facts, **facts, "refined": len(ids), "snippets": len(learned)}
     new, old = learned.tokens()
     return Estimate(
         seconds=seconds,
         memory_bytes=round(memory + 12 * moving),
-        disk_bytes=weights + (wishes.keep_checkpoints + 1) * 12 * moving + 30_000_000,
+        disk_bytes=weights + (config.keep_checkpoints + 1) * 12 * moving + 30_000_000,
         facts=predicted,
         rows=(
             ("new tokens", f"{len(ids):,} of {len(given.new_ids):,} stand in the text"),
@@ -122,14 +80,15 @@ def price(wishes: Wishes, inputs: Inputs, corpora: Mapping[str, Input], search: 
             ("read", f"{plan.epochs:.3g} times in {plan.steps:,} steps of {plan.batch}"),
             ("a step", f"{show_seconds(step)} ({compute})"),
             ("scoring before and after", show_seconds(scoring)),
-            *([("timed while busy", f"{busy}; with nothing else running it may take far less time")] if busy else []),
+            *timed_rows(busy_with(device)),
             ("model files", show_bytes(weights)),
         ),
+        timed=True,
     )
 
 
 def _snippet_seconds(
-    wishes: Wishes, shape: "Shape", learned: "Snippets", micro_batch: int, compute: "Compute", device: "torch.device"
+    config: "Config", shape: "Shape", learned: "Snippets", micro_batch: int, compute: "Compute", device: "torch.device"
 ) -> float:
     """Seconds of one snippet: the student there and back (two of three products), the teacher there."""
     from langadapt.train.cost import layer_seconds
@@ -137,20 +96,20 @@ def _snippet_seconds(
 
     new, old = (tokens / len(learned) + 1 for tokens in learned.tokens())
     a_token = layer_seconds(shape, Work(max(1, round(new)), micro_batch, micro_batch, compute), device=device)
-    layers = min(wishes.layer or shape.layers, shape.layers)
+    layers = min(config.layer or shape.layers, shape.layers)
     student = new * layers * 2 / 3
-    if wishes.next_token:
+    if config.next_token:
         # all layers there, and the head as wide as so many layers
         student += new * ((shape.layers - layers) / 3 + shape.rows / shape.layer_width / 3)
     return a_token * (student + old * layers / 3)
 
 
-def _scoring(wishes: Wishes, shape: "Shape", corpora: Mapping[str, Input], compute: "Compute") -> tuple[float, int]:
+def _scoring(config: "Config", shape: "Shape", corpora: Mapping[str, Input], compute: "Compute") -> tuple[float, int]:
     """Seconds and memory of scoring the held-out texts with the model before and after."""
     from langadapt.evaluate.price import model_cost, window_bytes
     from langadapt.model.compute import matrix_rate
 
-    read = sum(window_bytes(chosen, wishes.context_bytes) for chosen in sets_of(wishes, corpora).values())
+    read = sum(window_bytes(chosen, config.context_bytes) for chosen in sets_of(config, corpora).values())
     cost = model_cost((shape.parameters, shape.rows), _BYTES_PER_TOKEN, read, compute, matrix_rate(compute))
     return 2 * cost.seconds, cost.memory_bytes
 
@@ -160,12 +119,12 @@ _BYTES_PER_TOKEN = 3.5
 
 
 def _training_bytes(
-    wishes: Wishes, shape: "Shape", learned: "Snippets", micro_batch: int, compute: "Compute", weights: int
+    config: "Config", shape: "Shape", learned: "Snippets", micro_batch: int, compute: "Compute", weights: int
 ) -> float:
     """Weights as they are stored, the student's activations; or the weights in fp32 while they are loaded."""
     from langadapt.train.footprint import Work, activation_bytes
 
     work = Work(max(learned.longest()), micro_batch, micro_batch, compute)
-    layers = min(wishes.layer or shape.layers, shape.layers) if not wishes.next_token else shape.layers
+    layers = min(config.layer or shape.layers, shape.layers) if not config.next_token else shape.layers
     activations = micro_batch * learned.longest()[0] * layers * activation_bytes(shape, work)
     return max(4.0 * shape.parameters + weights, weights + activations)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input
@@ -11,23 +11,13 @@ from langadapt.core.progress import Progress
 if TYPE_CHECKING:
     from langadapt.evaluate.segments import ScoringSet
     from langadapt.model.compute import Compute
+    from langadapt.steps.refine_embeddings import Config
 
 BEFORE, AFTER = "base", "adapted"
 _SAMPLES = 10_000
 
 
-class Wishes(Protocol):
-    """What the user may set of the scoring."""
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def set_bytes(self) -> int: ...
-    @property
-    def segment_bytes(self) -> int: ...
-
-
-def sets_of(wishes: Wishes, corpora: Mapping[str, Input]) -> "dict[str, ScoringSet]":
+def sets_of(config: "Config", corpora: Mapping[str, Input]) -> "dict[str, ScoringSet]":
     """The held-out text of each corpus that is scored; a corpus without any is left out."""
     from langadapt.core.errors import DataError
     from langadapt.corpus.store import documents
@@ -38,9 +28,9 @@ def sets_of(wishes: Wishes, corpora: Mapping[str, Input]) -> "dict[str, ScoringS
         try:
             found[name] = choose_segments(
                 documents(corpus.path, "held-out"),
-                set_bytes=wishes.set_bytes,
-                segment_bytes=wishes.segment_bytes,
-                seed=wishes.seed,
+                set_bytes=config.set_bytes,
+                segment_bytes=config.segment_bytes,
+                seed=config.seed,
                 name=name,
             )
         except DataError:

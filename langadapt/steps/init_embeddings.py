@@ -18,7 +18,6 @@ from langadapt.steps._init_config import InitConfig, helper_is_learned, helper_n
 
 KIND = "model"
 SCHEMA = 1
-_BYTES_PER_VALUE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 # Python with torch and transformers loaded, before any weight.
 _PROGRAM_BYTES = 530_000_000
 
@@ -198,6 +197,7 @@ def _writing(config: Config, inputs: Inputs, methods: Mapping[str, tuple[Method,
     old_rows = _undone_rows(config, model)
     size = _new_size(model, tokenizer, base) if old_rows is None else (old_rows, 0)
     from langadapt.model.facts import table_width
+    from langadapt.model.weights import BYTES_PER_VALUE
     from langadapt.steps._init_given import learning_seconds
 
     if "parameters" not in base or size is None:
@@ -207,7 +207,7 @@ def _writing(config: Config, inputs: Inputs, methods: Mapping[str, tuple[Method,
     rows = -(-rows // step) * step
     tables = 1 if base["tied"] else 2
     parameters = int(base["parameters"]) + (rows - int(base["rows"])) * table_width(base) * tables
-    width = _BYTES_PER_VALUE.get(str(base["dtype"]), 4)
+    width = BYTES_PER_VALUE.get(str(base["dtype"]), 4)
     weights = parameters * width
     table = rows * table_width(base)
     # the loaded model and its head in float32; with `files` the tables alone, some three times over

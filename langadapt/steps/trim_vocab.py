@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 KIND = "tokenizer"
 SCHEMA = 2
 
-_BYTES_PER_VALUE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-
 
 class Config(StepConfig):
     """What trim-vocab takes."""
@@ -128,7 +126,7 @@ def _measure(
 def _tables(model: Input, base: "TokenizerFile") -> dict[str, int]:
     """Rows, width, number and bytes a value of the model's tables; only rows, by its config, without weights."""
     from langadapt.model.facts import model_facts, table_width
-    from langadapt.model.weights import INDEX, SINGLE
+    from langadapt.model.weights import BYTES_PER_VALUE, INDEX, SINGLE
 
     if not any((model.path / name).is_file() for name in (SINGLE, INDEX)):
         return {"rows": table_rows(model.path, base)}
@@ -137,7 +135,7 @@ def _tables(model: Input, base: "TokenizerFile") -> dict[str, int]:
         "rows": int(facts["rows"]),
         "width": table_width(facts),
         "number": 1 if facts["tied"] else 2,
-        "bytes": _BYTES_PER_VALUE.get(str(facts["dtype"]), 4),
+        "bytes": BYTES_PER_VALUE.get(str(facts["dtype"]), 4),
     }
 
 

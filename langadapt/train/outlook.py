@@ -8,12 +8,12 @@ import torch
 
 from langadapt.core.errors import DataError
 from langadapt.model.facts import table_width
+from langadapt.model.weights import BYTES_PER_VALUE
 from langadapt.train import cost
 from langadapt.train.budget import Budget, plan_budget
 from langadapt.train.faster import free_memory
 from langadapt.train.footprint import Compute, Kept, Shape, Work, memory_bytes
 from langadapt.train.footprint import shape_of as plain_shape
-from langadapt.train.price import STORED_BYTES
 
 # Repeating text up to four times is nearly as good as new text (Muennighoff et al. 2023); also the limit of cpt.
 MAX_EPOCHS = 4.0
@@ -69,7 +69,7 @@ def look_ahead(
     `model` are its facts; `new_rows` come on top. DataError if the text is too short for a single step.
     """
     free = free_memory(device) if free_bytes is None else free_bytes
-    kept = Kept(stored_bytes=STORED_BYTES.get(str(model.get("dtype")), 4), on_cpu=device.type == "cpu")
+    kept = Kept(stored_bytes=BYTES_PER_VALUE.get(str(model.get("dtype")), 4), on_cpu=device.type == "cpu")
     plan = _plan(model, target_tokens, None)
     strategy, shape, work = _fitting(model, new_rows, plan, compute, device, free, kept)
     step = cost.step_seconds(shape, work, device=device)
@@ -157,5 +157,5 @@ def shape_of(model: Mapping[str, Any], new_rows: int, strategy: str) -> Shape:
 
 def _overhead(shape: Shape, model: Mapping[str, Any]) -> float:
     """Start, and writing the model and a checkpoint."""
-    weights = shape.parameters * STORED_BYTES.get(str(model.get("dtype")), 4)
+    weights = shape.parameters * BYTES_PER_VALUE.get(str(model.get("dtype")), 4)
     return cost.Times(0.0, 0, 1, 0, 0).seconds(shape, Work(1, 1, 1, "fp32"), 12 * shape.trained, weights)

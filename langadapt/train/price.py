@@ -10,6 +10,7 @@ from langadapt.core.units import show_bytes, show_seconds
 from langadapt.model.compute import threads_set
 from langadapt.model.facts import table_width
 from langadapt.model.tables import TableNames
+from langadapt.model.weights import BYTES_PER_VALUE
 from langadapt.train import cost
 from langadapt.train.cards import NOTHING, card_rows, first_that_fits
 from langadapt.train.faster import ENOUGH, free_memory
@@ -23,7 +24,6 @@ from langadapt.train.subject import Choices, choose_movable
 Moves = Literal["full", "tables", "none"]
 # Of an adapter whose configuration names none.
 _USUAL_RANK = 8
-STORED_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Numbers(Protocol):
@@ -67,7 +67,7 @@ def price(
 ) -> Estimate:
     """Time and memory from facts of model and data, and from one layer timed on this machine."""
     shape = _shape(wishes, model)
-    stored = STORED_BYTES.get(str(model.get("dtype")), 4)
+    stored = BYTES_PER_VALUE.get(str(model.get("dtype")), 4)
     work = Work(plan.block_tokens, plan.budget.batch_blocks, means.micro_batch_blocks, means.compute)
     kept = kept_of(wishes, shape, means, stored_bytes=stored)
     if means.recompute == "auto" and memory_bytes(shape, work, kept) > ENOUGH * free_memory(means.device):
