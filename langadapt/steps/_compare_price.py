@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from langadapt.core.host import load, timed_rows
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes
@@ -47,6 +48,7 @@ def price(candidates: Sequence[Candidate], left: Sequence[LeftOut], manner: Mann
         ("text scored", f"{show_bytes(read)}, by the base and with each of {len(candidates)} methods"),
     ]
     rows += [("left out", item.sentence) for item in left]
+    rows += timed_rows(load())
     known: dict[str, Any] = {"methods": [item.name for item in candidates]}
     return Estimate(
         seconds=_START_SECONDS + learned + cost.seconds + (cost.seconds + _METHOD_SECONDS) * len(candidates),
@@ -54,4 +56,5 @@ def price(candidates: Sequence[Candidate], left: Sequence[LeftOut], manner: Mann
         disk_bytes=1_000_000,
         facts=known,
         rows=tuple(rows),
+        timed=True,
     )

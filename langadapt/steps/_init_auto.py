@@ -63,4 +63,5 @@ def with_auto(plain: Estimate, found: Able, inputs: Inputs) -> Estimate:
     more = price(*found, MANNER, inputs)
     highest = [size for size in (plain.memory_bytes, more.memory_bytes) if size is not None]
     seconds = None if plain.seconds is None or more.seconds is None else plain.seconds + more.seconds
-    return replace(plain, seconds=seconds, memory_bytes=max(highest, default=None), rows=(*plain.rows, *more.rows))
+    rows = (*plain.rows, *more.rows)
+    return replace(plain, seconds=seconds, memory_bytes=max(highest, default=None), rows=rows, timed=more.timed)
