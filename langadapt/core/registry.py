@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from langadapt.core.config import Options, nearest
 from langadapt.core.errors import ConfigError
 from langadapt.core.listing import source_names, summary, verb_names
+from langadapt.core.types import Portion
 
 __all__ = ["Facts", "Method", "load_method", "load_verb", "method", "method_names", "summary", "verb_names"]
 
@@ -21,13 +22,15 @@ class Facts:
     """What a method says about itself: what it needs beside the base model, and where it was published.
 
     `defaults` are settings of the verb that suit it better than the verb's own; what the user sets comes first.
-    `laws` are promises that the contract tests of its room hold it to.
+    `laws` are promises that the contract tests of its room hold it to. `portion` says how much of any model a strategy
+    lets move, from its options alone: what a run costs is known before the model is.
     """
 
     needs: tuple[str, ...] = ()
     cite: str = ""
     defaults: Mapping[str, float] = field(default_factory=dict)
     laws: tuple[str, ...] = ()
+    portion: Callable[[Any], Portion] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,12 @@ def method(
     cite: str = "",
     defaults: Mapping[str, float] | None = None,
     laws: tuple[str, ...] = (),
+    portion: Callable[[Any], Portion] | None = None,
 ) -> Callable[[Function], Function]:
     """Mark the one public function of a method file."""
 
     def mark(function: Function) -> Function:
-        function.__dict__["langadapt_method"] = Facts(needs, cite, defaults or {}, laws)
+        function.__dict__["langadapt_method"] = Facts(needs, cite, defaults or {}, laws, portion)
         return function
 
     return mark

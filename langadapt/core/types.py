@@ -80,17 +80,42 @@ class Snippet:
 
 
 @dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows or columns of one tensor: places `ids` (int32, ascending, each once) along an axis of it as it is stored.
+
+    Of a tensor with one axis they are single values, and `axis` is 0.
+    """
+
+    axis: int
+    ids: "np.ndarray[Any, np.dtype[np.int32]]"
+
+
+@dataclass(frozen=True, slots=True)
 class Movable:
-    """What training may change: `names` of the model's own parameters, and an adapter beside those that stay.
+    """What training may change: `names` of the model's own parameters as wholes, `slices` of others by their names.
 
     `adapter` holds the keys of a peft configuration: what it adds is trained, and merged into the frozen weights at
-    the end; `keep_adapter` saves it as well. `tables_factor` multiplies the learning rate of input table and head.
+    the end; of the matrices that `slices` names it then changes these places only. `keep_adapter` saves it as well.
+    `tables_factor` multiplies the learning rate of input table and head. Everything that is not named is a shield.
     """
 
     names: frozenset[str]
+    slices: Mapping[str, Slice] = field(default_factory=dict)
     adapter: Mapping[str, Any] | None = None
     keep_adapter: bool = False
     tables_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """How much of a model a strategy lets move, known before the model is: shares of the body's and tables' numbers.
+
+    `rank` is the width of an adapter beside every matrix of the body, 0 without one.
+    """
+
+    body: float = 0.0
+    tables: float = 0.0
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)

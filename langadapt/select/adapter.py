@@ -7,7 +7,7 @@ from pydantic import Field
 
 from langadapt.core.config import Options
 from langadapt.core.types import Movable
-from langadapt.model.tables import TableNames
+from langadapt.select.inputs import SelectInputs
 
 
 class AdapterOptions(Options):
@@ -23,12 +23,10 @@ class AdapterOptions(Options):
     """Save the adapter too, in the folder `adapter` of the model, as peft reads it."""
 
 
-def beside(
-    config: Mapping[str, Any], parameters: Mapping[str, int], tables: TableNames, options: AdapterOptions
-) -> Movable:
+def beside(config: Mapping[str, Any], inputs: SelectInputs, options: AdapterOptions) -> Movable:
     """The tables and the adapter `config`."""
     return Movable(
-        names=tables.among(parameters) if options.train_tables else frozenset(),
+        names=inputs.tables.among(inputs.parameters) if options.train_tables else frozenset(),
         adapter=dict(config),
         keep_adapter=options.keep_adapter,
         tables_factor=options.tables_factor,

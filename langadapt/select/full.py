@@ -1,14 +1,12 @@
 """Train every weight."""
 
-from collections.abc import Mapping
-
 from langadapt.core.config import Options
 from langadapt.core.registry import method
-from langadapt.core.types import Movable
-from langadapt.model.tables import TableNames
+from langadapt.core.types import Movable, Portion
+from langadapt.select.inputs import SelectInputs
 
 
-@method()
-def full(parameters: Mapping[str, int], tables: TableNames, options: Options) -> Movable:
-    """All of them; `parameters` maps each name to its size."""
-    return Movable(frozenset(parameters))
+@method(portion=lambda options: Portion(1.0, 1.0))
+def full(inputs: SelectInputs, options: Options) -> Movable:
+    """All of them."""
+    return Movable(frozenset(inputs.parameters))

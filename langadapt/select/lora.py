@@ -1,14 +1,13 @@
 """Train low-rank changes of every linear layer, and the tables whole; merged into a plain model at the end."""
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from langadapt.core.registry import method
-from langadapt.core.types import Movable
-from langadapt.model.tables import TableNames
+from langadapt.core.types import Movable, Portion
 from langadapt.select.adapter import AdapterOptions, beside
+from langadapt.select.inputs import SelectInputs
 
 
 class Options(AdapterOptions):
@@ -36,9 +35,10 @@ class Options(AdapterOptions):
 @method(
     cite="Hu et al. 2021, LoRA; tables trained whole as in ChocoLlama (Meeus et al. 2024)",
     defaults={"learning_rate": 2e-4, "weight_decay": 0.0},
+    portion=lambda options: Portion(tables=float(options.train_tables), rank=options.rank),
 )
-def lora(parameters: Mapping[str, int], tables: TableNames, options: Options) -> Movable:
-    """The tables, and two factors beside every layer that `targets` names; `parameters` maps each name to its size."""
+def lora(inputs: SelectInputs, options: Options) -> Movable:
+    """The tables, and two factors beside every layer that `targets` names."""
     targets = options.targets if isinstance(options.targets, str) else list(options.targets)
     config = {
         "peft_type": "LORA",
@@ -49,4 +49,4 @@ def lora(parameters: Mapping[str, int], tables: TableNames, options: Options) ->
         "use_rslora": options.rslora,
         "use_dora": options.dora,
     }
-    return beside(config, parameters, tables, options)
+    return beside(config, inputs, options)

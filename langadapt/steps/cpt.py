@@ -4,19 +4,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import DataInput, Flag, ModelInput, Reads, Runtime, StepConfig
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably
-from langadapt.core.languages import Lang
 from langadapt.core.types import Estimate, Table
-from langadapt.core.units import Count
-from langadapt.train.stages import StageOptions
+from langadapt.steps._cpt_config import Config
+from langadapt.steps._strategy import chooser_of
 from langadapt.train.subject import adam_of, load_subject, means_of, usual
 
 if TYPE_CHECKING:
@@ -39,89 +35,6 @@ _KEPT_FACTS = ("method", "base_digest", "base_tables", "old_rows", "added")
 RATES = "lr_probe.json"
 # Tokens of each probe on which a merged model is compared with the trained one.
 _COMPARED = 64
-_Average = Annotated[float, Field(ge=0, lt=1)]
-_Factor = Annotated[float, Field(gt=0)]
-
-
-class Config(StepConfig):
-    """What cpt takes."""
-
-    model: ModelInput
-    """Model to train: a folder, a .gguf file or a hub id."""
-    data: DataInput
-    """Data artifact made by mix with the tokenizer of this model."""
-    lang: Annotated[Lang | None, Flag()] = None
-    """Language that is being learnt; by default that of the targets. Probes in other languages are guarded."""
-    strategy: Annotated[str, Flag()] = "full"
-    """Which weights may move; see `langadapt list methods`."""
-    strategy_options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the strategy, e.g. `strategy_options.rank=16` for lora; docs/methods/ has a page for each."""
-    tokens: Annotated[Annotated[Count, Field(ge=1)] | None, Flag()] = None
-    """Tokens to train on; by default the target text is read once."""
-    steps: Annotated[Annotated[Count, Field(ge=1)] | None, Flag()] = None
-    """Optimiser steps; by default tokens / batch_tokens."""
-    max_epochs: Annotated[float, Field(gt=0)] = 4.0
-    """Most times that the target text may be read; above 16 is an error."""
-    learning_rate: Annotated[Annotated[float, Field(gt=0)] | None, Flag()] = None
-    """Peak learning rate; by default 3e-4 at 135M parameters, 1e-4 at 1B, 5e-5 at 7B; 2e-4 with an adapter."""
-    lr_probe: Annotated[bool, Flag()] = False
-    """Try several learning rates for some steps each, pick one, and train with that."""
-    lr_probe_factors: Annotated[tuple[_Factor, ...], Field(min_length=1)] = (0.3, 1.0, 3.0)
-    """Rates that --lr-probe tries, as multiples of the learning rate."""
-    lr_probe_steps: Annotated[int, Field(ge=1)] = 50
-    """Steps of each of these short runs, at most those of the run."""
-    new_rows_factor: Annotated[float, Field(gt=0)] = 5.0
-    """Learning rate of the rows of new tokens, as a multiple of the others'."""
-    batch_tokens: Annotated[Count, Field(ge=1)] | None = None
-    """Tokens of one optimiser step; by default derived from the budget, 1,024 to 262,144."""
-    micro_batch_blocks: Annotated[int, Field(ge=1)] | None = None
-    """Blocks computed at once; by default what makes 1,024 tokens on a CPU and 8,192 on a GPU."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """Steps until the learning rate is at its peak; by default 5 % of all."""
-    final_share: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of the peak learning rate that is left at the last step."""
-    schedule: Annotated[Literal["cosine", "linear", "constant", "wsd"], Flag()] = "cosine"
-    """Course of the learning rate; wsd stays at the peak and falls at the end, so that it can be branched."""
-    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Share of all steps in which a wsd run falls."""
-    keep_branch: Annotated[bool, Flag()] = False
-    """Keep weights and moments as they are before the decay, for --branch-from; 12 bytes a moving parameter."""
-    branch_from: Annotated[str, Reads(("model", "checkpoint"), flag_only=True)] | None = None
-    """Go on from the state that another run kept, or from a checkpoint; steps count from its beginning."""
-    skip_positions: tuple[str, ...] = ()
-    """Places of the stream to leave out, `first:last` with the last one excluded; an incident names them."""
-    stages: tuple[StageOptions, ...] = ()
-    """Parts of the run in which different weights move: share, strategy, learning_rate_factor, warmup_steps."""
-    on_bad_step: Literal["stop", "skip"] = "stop"
-    """What to do when loss or gradient are not finite: stop, or leave the step out and say so in the ledger."""
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
-    """AdamW decay of matrices, by default 0.1, and 0 for an adapter; norms, biases and tables have none."""
-    betas: tuple[_Average, _Average] = (0.9, 0.95)
-    """AdamW's two averages."""
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    """Largest gradient norm; longer gradients are shortened to it."""
-    compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
-    """Precision of matrix products; auto: bf16 where the processor has units for it. Weights that move are fp32."""
-    weights: Annotated[Literal["fp32", "bf16"], Flag()] = "fp32"
-    """Weights while they move; bf16 halves them and rounds stochastically (needs langadapt[lowbit])."""
-    moments: Annotated[Literal["fp32", "8bit", "4bit"], Flag()] = "fp32"
-    """AdamW's two averages in memory: 8, 2 or 1 bytes a parameter (below fp32 needs langadapt[lowbit])."""
-    compile: Annotated[bool, Flag()] = False
-    """Compile the layers with torch.compile; needs a C++ compiler, pays off after some hundred steps."""
-    gradient_checkpointing: Annotated[Literal["auto", "on", "off"], Flag(), Runtime()] = "auto"
-    """Compute activations again instead of keeping them; auto: when memory would not do. Same result."""
-    probe_every: Annotated[int, Field(ge=1)] | None = None
-    """Steps between measurements of bits per byte; by default a third of the run."""
-    max_forgetting: Annotated[float, Flag(), Runtime(), Field(ge=0)] = 0.10
-    """Stop when a probe in another language than the target's is worse by more than this share."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], Flag(), Runtime()] = "auto"
-    """Where to compute."""
-    checkpoint_steps: Annotated[int | None, Runtime(), Field(ge=1)] = None
-    """Steps between checkpoints; by default half of the run, at most 250."""
-    keep_checkpoints: Annotated[int, Runtime(), Field(ge=1)] = 2
-    """Checkpoints to keep."""
-    threads: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, Runtime()] = None
-    """CPU threads; the last bits of a result depend on it, so go on with the number that a run began with."""
 
 
 def run(config: Config, out: Output) -> Artifact:
@@ -150,7 +63,7 @@ def _run(config: Config, out: Output) -> Artifact:
     tried = _try_rates(config, out, plan, places, stream) if config.lr_probe else {}
     if tried:
         plan = plan.with_peak(tried["learning_rate"])
-    subject, course = load_subject(config, plan, means_of(config, plan), given.path)
+    subject, course = load_subject(config, plan, means_of(config, plan), given.path, chooser_of(config, out.inputs))
     moving = subject.parameters
     facts = _train(config, out, subject, plan, course, places, stream, branch)
     if tried:
@@ -186,7 +99,7 @@ def _try_rates(config: Config, out: Output, plan: "Plan", places: "Places", stre
 
     def attempt(short: "Plan", folder: Path) -> dict[str, dict[str, float]]:
         means = means_of(config, short)
-        subject, course = load_subject(config, short, means, given.path)
+        subject, course = load_subject(config, short, means, given.path, chooser_of(config, out.inputs))
         kept = Checkpoints(folder / "checkpoints", out.identity.fingerprint, 1, out.progress)
         around, _ = _surroundings(config, out, subject, means, places, stream, kept, "lr_probe_step")
         # nothing is guarded here: which rates forget too much is decided when all have been tried

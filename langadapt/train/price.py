@@ -9,7 +9,6 @@ from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes, show_seconds
 from langadapt.model.compute import threads_set
 from langadapt.model.facts import table_width
-from langadapt.model.tables import TableNames
 from langadapt.model.weights import BYTES_PER_VALUE
 from langadapt.train import cost
 from langadapt.train.cards import NOTHING, card_rows, first_that_fits
@@ -19,11 +18,9 @@ from langadapt.train.machine import busy_with
 from langadapt.train.plan import Plan
 from langadapt.train.rates import probe_steps, rates_to_try
 from langadapt.train.session import Means
-from langadapt.train.subject import Choices, choose_movable
+from langadapt.train.subject import Choices, portion_of
 
 Moves = Literal["full", "tables", "none"]
-# Of an adapter whose configuration names none.
-_USUAL_RANK = 8
 
 
 class Numbers(Protocol):
@@ -124,16 +121,12 @@ def price(
 
 
 def _shape(wishes: Wishes, model: Mapping[str, Any]) -> Shape:
-    """The strategy is asked with two parameters that stand for tables and body."""
+    """The model, and what the strategy says that it lets move."""
     values = {"parameters": int(model["parameters"]), "rows": int(model["rows"]), "hidden": int(model["hidden_size"])}
     values["table_width"] = table_width(model)
-    plain = shape_of(**values, layers=int(model["layers"]), tied=bool(model["tied"]), moves="full")
-    movable = choose_movable(wishes, {"tables": plain.tables, "body": plain.body}, TableNames("tables"))
-    rank = 0 if movable.adapter is None else int(movable.adapter.get("r", _USUAL_RANK))
-    own = movable.names
-    # a strategy that goes by other names than these is priced as if it moved everything
-    moves: Moves = "full" if "body" in own else "tables" if "tables" in own else "none" if rank else "full"
-    return shape_of(**values, layers=plain.layers, tied=plain.tied, moves=moves, rank=rank)
+    portion = portion_of(wishes)
+    moves: Moves = "full" if portion.body else "tables" if portion.tables else "none"
+    return shape_of(**values, layers=int(model["layers"]), tied=bool(model["tied"]), moves=moves, rank=portion.rank)
 
 
 def kept_of(wishes: Numbers, shape: Shape, means: Means, *, stored_bytes: int) -> Kept:

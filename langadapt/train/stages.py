@@ -1,18 +1,15 @@
 """Stages: parts of a run in which different weights move. Everything here is a pure function of the step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
-from langadapt.core.config import Options, validate
+from langadapt.core.config import Options
 from langadapt.core.errors import ConfigError
-from langadapt.core.registry import load_method
+from langadapt.core.types import Movable
 from langadapt.train.schedule import Schedule
-
-if TYPE_CHECKING:
-    from langadapt.model.tables import TableNames
 
 
 class StageOptions(Options):
@@ -91,18 +88,16 @@ def make_course(
     return Course(schedule, tuple(stages))
 
 
-def names_of_stages(
-    wanted: Sequence[StageOptions], sizes: Mapping[str, int], tables: "TableNames"
-) -> dict[str, frozenset[str]]:
-    """Movable parameters of each strategy in `wanted`. ConfigError: an adapter, which is there from the first step."""
+def names_of_stages(wanted: Sequence[StageOptions], choose: Callable[[str], Movable]) -> dict[str, frozenset[str]]:
+    """Movable parameters of each strategy in `wanted`. ConfigError: one that is there from the first step."""
     found = {}
     for stage in wanted:
-        method = load_method("select", stage.strategy)
-        movable = method(sizes, tables, validate(method.options, {}))
-        if movable.adapter is not None:
+        movable = choose(stage.strategy)
+        if movable.adapter is not None or movable.slices:
+            what = "an adapter" if movable.adapter is not None else "what moves of a matrix"
             raise ConfigError(
-                f"`{stage.strategy}` cannot be the strategy of a stage: an adapter is there from the first step",
-                hint="use `full` or `embeddings` in `stages`",
+                f"`{stage.strategy}` cannot be the strategy of a stage: {what} is there from the first step",
+                hint="use `full`, `embeddings` or `layers` in `stages`",
             )
         found[stage.strategy] = movable.names
     return found

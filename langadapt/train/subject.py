@@ -1,16 +1,15 @@
 """What is trained and by which rules, derived from the options of a run: strategy, stages, optimiser, device."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from langadapt.core.config import validate
 from langadapt.core.registry import load_method
-from langadapt.core.types import Movable
+from langadapt.core.types import Movable, Portion
 from langadapt.train.stages import StageOptions, names_of_stages
 
 if TYPE_CHECKING:
-    from langadapt.model.tables import TableNames
     from langadapt.train.optimiser import AdamSettings
     from langadapt.train.plan import Plan
     from langadapt.train.session import Means
@@ -43,6 +42,8 @@ class Rules(Choices, Protocol):
     @property
     def new_rows_factor(self) -> float: ...
     @property
+    def tables_factor(self) -> float | None: ...
+    @property
     def moments(self) -> Literal["fp32", "8bit", "4bit"]: ...
     @property
     def weights(self) -> Literal["fp32", "bf16"]: ...
@@ -64,23 +65,36 @@ def usual(choices: Choices, name: str, otherwise: Any) -> Any:
     return own if own is not None else load_method("select", choices.strategy).facts.defaults.get(name, otherwise)
 
 
-def choose_movable(choices: Choices, sizes: Mapping[str, int], tables: "TableNames") -> Movable:
-    """What the strategy lets move of parameters of these sizes; with stages what any of theirs does.
+def portion_of(choices: Choices) -> Portion:
+    """How much of a model will move; with stages the most that any of them moves.
 
     ConfigError if there is no such strategy, or no such option of it.
     """
-    if choices.stages:
-        return Movable(frozenset[str]().union(*names_of_stages(choices.stages, sizes, tables).values()))
-    method = load_method("select", choices.strategy)
-    options = validate(method.options, choices.strategy_options, what=f"options of `{method.name}`")
-    movable: Movable = method(sizes, tables, options)
-    return movable
+    wanted: list[tuple[str, Mapping[str, Any]]] = [(stage.strategy, {}) for stage in choices.stages] or [
+        (choices.strategy, choices.strategy_options)
+    ]
+    found = [_portion(name, options) for name, options in wanted]
+    return Portion(
+        max(each.body for each in found), max(each.tables for each in found), max(each.rank for each in found)
+    )
 
 
-def load_subject(rules: Rules, plan: "Plan", means: "Means", folder: Path) -> "tuple[Trainable, Course]":
+def _portion(name: str, given: Mapping[str, Any]) -> Portion:
+    method = load_method("select", name)
+    options = validate(method.options, given, what=f"options of `{name}`")
+    # one of a third party that does not say is priced as if it moved everything
+    return Portion(1.0, 1.0) if method.facts.portion is None else method.facts.portion(options)
+
+
+# What a strategy lets move of a loaded model: (model, name of the strategy, its options).
+Choose = Callable[[Any, str, Mapping[str, Any]], Movable]
+
+
+def load_subject(
+    rules: Rules, plan: "Plan", means: "Means", folder: Path, choose: Choose
+) -> "tuple[Trainable, Course]":
     """The model of a folder, made ready to be trained, and the course of the run. Equal arguments, equal weights."""
     from langadapt.model.load import load_model
-    from langadapt.model.tables import table_names
     from langadapt.train.combine import check_combination
     from langadapt.train.stages import make_course
     from langadapt.train.trainable import make_trainable
@@ -89,9 +103,12 @@ def load_subject(rules: Rules, plan: "Plan", means: "Means", folder: Path) -> "t
     # A mask hides padding here. torch would leave its row out of training, and with `pad_token_id: -1`, as in old files
     # of Llama, that is the last one: a new token's
     model.get_input_embeddings().padding_idx = None
-    sizes, tables = {name: value.numel() for name, value in model.named_parameters()}, table_names(model)
-    movable = choose_movable(rules, sizes, tables)
-    course = make_course(plan.schedule, rules.stages, names_of_stages(rules.stages, sizes, tables))
+    names = names_of_stages(rules.stages, lambda strategy: choose(model, strategy, {}))
+    if rules.stages:
+        movable = Movable(frozenset[str]().union(*names.values()))
+    else:
+        movable = choose(model, rules.strategy, rules.strategy_options)
+    course = make_course(plan.schedule, rules.stages, names)
     check_combination(rules, adapter=movable.adapter is not None)
     return make_trainable(model, movable, seed=rules.seed, folder=folder, compute=means.compute), course
 
@@ -105,7 +122,7 @@ def adam_of(rules: Rules, movable: Movable) -> "AdamSettings":
         betas=rules.betas,
         clip=rules.clip,
         new_rows_factor=rules.new_rows_factor,
-        tables_factor=movable.tables_factor,
+        tables_factor=movable.tables_factor if rules.tables_factor is None else rules.tables_factor,
         moments=rules.moments,
         rounds=rules.weights == "bf16",
         compiled=rules.compile,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import langadapt
 from langadapt.core.registry import load_method, method_names
 from langadapt.model.load import load_model
-from langadapt.model.tables import table_names
+from langadapt.steps._strategy import look_at
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -21,10 +21,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def movable(model: Any, name: str) -> tuple[set[str], bool]:
     """Names of what the method lets move, and whether an adapter changes the linear layers beside them."""
-    sizes = {key: value.numel() for key, value in model.named_parameters()}
-    method = load_method("select", name)
-    found = method(sizes, table_names(model), method.options(**OPTIONS.get(name, {})))
-    assert found.names <= sizes.keys()
+    method, look = load_method("select", name), look_at(model, None, seed=0)
+    found = method(look, method.options(**OPTIONS.get(name, {})))
+    assert found.names <= look.parameters.keys()
     return set(found.names), found.adapter is not None
 
 

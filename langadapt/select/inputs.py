@@ -1,0 +1,70 @@
+"""What a selector may look at: the model's parameters and parts, its rows by kind, statistics, random streams."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from langadapt.core.errors import ConfigError
+from langadapt.core.rng import stream
+from langadapt.model.anatomy import Anatomy
+from langadapt.model.tables import TableNames
+
+if TYPE_CHECKING:
+    import torch
+
+    from langadapt.select.statistics import Statistics
+
+    Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+_NO_ROWS: "Ints" = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class SelectInputs:
+    """`parameters` maps each name to its shape. Names are those of the loaded model, as `Movable` wants them.
+
+    `folder` holds the files (None: a model without values). `new_rows` are those of tokens that the base did not have,
+    `special_rows` those of special tokens. `source` and `targets` are languages: what should stay, what is learned.
+    """
+
+    parameters: Mapping[str, tuple[int, ...]]
+    tables: TableNames
+    anatomy: Anatomy
+    folder: Path | None = None
+    new_rows: "Ints" = field(default_factory=lambda: _NO_ROWS)
+    special_rows: "Ints" = field(default_factory=lambda: _NO_ROWS)
+    seed: int = 0
+    source: str | None = None
+    targets: frozenset[str] = frozenset()
+    measured: "Callable[[], Statistics] | None" = None
+
+    def read(self, name: str) -> "torch.Tensor":
+        """Values of a parameter, in float32, read when asked for. ConfigError for a model without files."""
+        from langadapt.model.save import stored_as
+        from langadapt.model.weights import open_weights
+
+        if self.folder is None:
+            raise ConfigError("this choice looks at the weights, and there is no model yet")
+        weights = open_weights(self.folder)
+        return weights.read(stored_as(weights, name)).float()
+
+    def statistics(self) -> "Statistics":
+        """Statistics of activations. ConfigError if none were given: there is nothing to fall back to."""
+        if self.measured is None:
+            raise ConfigError(
+                "this choice needs statistics of the model's activations, and none were given",
+                hint="langadapt calibrate MODEL en=CORPUS ... --out stats, then `--statistics stats`",
+            )
+        return self.measured()
+
+    def stream(self, *purpose: str) -> np.random.Generator:
+        """Random numbers of a purpose, a function of the seed."""
+        return stream(self.seed, "select", *purpose)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the tables."""
+        return self.parameters[self.tables.input][0]

@@ -1,0 +1,123 @@
+"""What one forward pass over text of several languages tells of a model: read by every selector that looks at activity.
+
+All numbers are kept for two halves of the text, so that everything that is made of them has a measure of how stable it
+is. Numbers of different runs add up, so a language can be added later.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from langadapt.core.errors import ConfigError, DataError
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+_ARRAYS = ("positive", "sums", "squares", "active", "taylor", "inputs")
+
+
+@dataclass(frozen=True)
+class LanguageStatistics:
+    """Activations on text of one language, in two halves of `tokens` [2] tokens each.
+
+    By layer, of z, the value before the activation function of each neuron [2, width]: `positive` counts tokens with
+    z > 0, `sums` and `squares` add up z and z^2, `active` adds up act(z); `taylor` adds up |dL/dh x h| where it was
+    asked for (h = what the down matrix reads). `inputs` adds up the squares of what each matrix reads [2, inputs], by
+    the name of its weight.
+    """
+
+    lang: str
+    tokens: Ints
+    positive: Mapping[int, Ints] = field(repr=False)
+    sums: Mapping[int, Floats] = field(repr=False)
+    squares: Mapping[int, Floats] = field(repr=False)
+    active: Mapping[int, Floats] = field(repr=False)
+    inputs: Mapping[str, Floats] = field(repr=False)
+    taylor: Mapping[int, Floats] = field(default_factory=dict, repr=False)
+
+    def rates(self, half: int | None = None) -> Floats:
+        """Share of tokens on which each neuron is active, [layers, width]; of one half of the text if asked for.
+
+        LAPE's p (Tang et al. 2024). DataError if the layers have different widths.
+        """
+        return self._mean(self.positive, half)
+
+    def taylor_scores(self, half: int | None = None) -> Floats:
+        """Mean |dL/dh x h| of each neuron [layers, width] (LANDeRMT). ConfigError if it was not measured."""
+        if not self.taylor:
+            raise ConfigError(
+                "these statistics were made without gradients", hint="langadapt calibrate ... -o taylor=true"
+            )
+        return self._mean(self.taylor, half)
+
+    def input_squares(self, weight: str, half: int | None = None) -> Floats:
+        """Mean square of what a matrix reads [inputs], by the name of its weight. DataError if it was not measured."""
+        if weight not in self.inputs:
+            raise DataError(f"these statistics hold nothing of `{weight}`: they are of another model")
+        chosen = slice(None) if half is None else slice(half, half + 1)
+        mean: Floats = self.inputs[weight][chosen].sum(0) / max(1, int(self.tokens[chosen].sum()))
+        return mean
+
+    def _mean(self, arrays: Mapping[int, Any], half: int | None) -> Floats:
+        if len({array.shape for array in arrays.values()}) > 1:
+            raise DataError("the layers of this model have different numbers of neurons")
+        chosen = slice(None) if half is None else slice(half, half + 1)
+        stacked = np.stack([arrays[layer][chosen].sum(0) for layer in sorted(arrays)])
+        mean: Floats = stacked / max(1, int(self.tokens[chosen].sum()))
+        return mean
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics by language, and the digest of the model that they are of."""
+
+    by_lang: Mapping[str, LanguageStatistics]
+    model_digest: str = ""
+
+    @property
+    def langs(self) -> tuple[str, ...]:
+        """Languages, sorted."""
+        return tuple(sorted(self.by_lang))
+
+    def of(self, lang: str) -> LanguageStatistics:
+        """Those of a language. ConfigError if it was not measured, with those that were."""
+        if lang not in self.by_lang:
+            raise ConfigError(
+                f"the statistics hold nothing of `{lang}`; they have {', '.join(self.langs) or 'no language'}",
+                hint=f"langadapt calibrate MODEL {lang}=CORPUS --add STATISTICS --out ...",
+            )
+        return self.by_lang[lang]
+
+
+def write_language(folder: Path, found: LanguageStatistics) -> None:
+    """Write `LANG.safetensors` into a folder."""
+    from safetensors.numpy import save_file
+
+    from langadapt.model.save import saving
+
+    tensors: dict[str, Any] = {"tokens": found.tokens}
+    for kind in _ARRAYS:
+        tensors |= {f"{kind}/{key}": np.ascontiguousarray(value) for key, value in getattr(found, kind).items()}
+    path = folder / f"{found.lang}.safetensors"
+    with saving(path):
+        save_file(tensors, path)
+
+
+def read_language(folder: Path, lang: str) -> LanguageStatistics:
+    """Read what `write_language` wrote. DataError if the file is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / f"{lang}.safetensors"
+    try:
+        tensors = load_file(path)
+        arrays: dict[str, dict[Any, Any]] = {kind: {} for kind in _ARRAYS}
+        for name, value in tensors.items():
+            kind, _, key = name.partition("/")
+            if kind in arrays:
+                arrays[kind][key if kind == "inputs" else int(key)] = value
+        return LanguageStatistics(lang, tensors["tokens"], **arrays)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise DataError(f"`{path}` cannot be read: {error}", hint="run `calibrate` again") from error
