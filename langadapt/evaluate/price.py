@@ -11,7 +11,7 @@ from langadapt.model.score import BATCH_TOKENS
 _EFFICIENCY = {"fp32": 0.60, "bf16": 0.43}
 # Text that stands before a scored segment and is read with it, per scored byte; documents of a few kB.
 UNSEEN_CONTEXT = 1.5
-_LOAD_SECONDS = 1.5
+LOAD_SECONDS = 1.5
 _PYTHON_BYTES = 650_000_000
 # Tokens of one continuation of 160 bytes, by a model that writes three bytes a token.
 _CONTINUATION_TOKENS = 55
@@ -42,7 +42,7 @@ def model_cost(size: tuple[int, int], bytes_per_token: float, read: int, compute
     """`size` is (parameters, rows), `rate` what `matrix_rate` measured. A token costs two operations a parameter."""
     parameters, rows = size
     tokens = read / bytes_per_token
-    seconds = 2 * parameters * tokens / (rate * _EFFICIENCY[compute]) + _LOAD_SECONDS
+    seconds = 2 * parameters * tokens / (rate * _EFFICIENCY[compute]) + LOAD_SECONDS
     # weights in fp32 (with bf16 autocast a bf16 copy beside them), one batch of logits and its fp32 rows
     weights = parameters * (6 if compute == "bf16" else 4)
     logits = BATCH_TOKENS * rows * (2 if compute == "bf16" else 4)
