@@ -29,6 +29,12 @@ _MLPS = (
     (("dense_h_to_4h",), "dense_4h_to_h"),
     (("up_proj",), "down_proj"),
 )
+# Activation functions that the code of a family holds, not its config.
+_BUILT_IN = {"bloom": "gelu_pytorch_tanh", "mpt": "gelu"}
+# What configs call the function (that of Gemma 2 and 3 first: an older key beside it is not read), and how many experts
+# there are.
+_ACTIVATIONS = ("hidden_activation", "hidden_act", "activation_function", "activation")
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "num_moe_experts")
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ class Matrix:
 class Neurons:
     """The MLP of one layer. Neuron n is place offset + n along the axis of each of `parts`: (tensor, axis, offset).
 
-    `gate` is the matrix whose output, from `gate_offset` on, is the value that the activation function is applied to.
+    `gate` is the matrix whose output, from `gate_offset` on, is the value that the activation function is applied to;
+    `up`, from `up_offset` on, what the result is multiplied by (None: by nothing).
     """
 
     layer: int
@@ -67,6 +74,8 @@ class Neurons:
     gate_offset: int
     down: Matrix
     parts: tuple[tuple[str, int, int], ...]
+    up: Matrix | None = None
+    up_offset: int = 0
 
     def slices(self, ids: "Ints") -> dict[str, Slice]:
         """The rows and columns of these neurons, by tensor: gate and up rows, down columns, and their biases."""
@@ -81,19 +90,20 @@ class Neurons:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """All linear layers but the head, and the neurons layer by layer (empty where an MLP is not known)."""
+    """All linear layers but the head, and the neurons layer by layer (none where an MLP is not known, and then why)."""
 
     matrices: tuple[Matrix, ...]
     neurons: tuple[Neurons, ...]
     layers: int
     activation: str = ""
     by_weight: Mapping[str, Matrix] = field(default_factory=dict, repr=False)
+    why_none: str = ""
 
     def need_neurons(self) -> tuple[Neurons, ...]:
         """The neurons. DataError if this architecture's MLPs are not known."""
         if not self.neurons:
             raise DataError(
-                "the MLPs of this model are none that langadapt knows, so it has no neurons to choose from",
+                f"{self.why_none or 'the MLPs of this model are not known'}, so it has no neurons to choose from",
                 hint="choose by columns or layers: `--method ssu`, `--method layers`",
             )
         return self.neurons
@@ -118,14 +128,19 @@ def anatomy(model: "PreTrainedModel") -> Anatomy:
         matrices.append(Matrix(name, f"{name}.weight", bias, inputs, outputs, transposed, _layer(name, lists)))
     config = model.config.get_text_config()
     found = tuple(matrices)
+    neurons, why = _neurons(found)
+    if any((getattr(config, name, None) or 0) > 1 for name in _EXPERTS):
+        # a neuron of one expert is met by few tokens, and several MLPs of a layer have a neuron of the same number
+        neurons, why = (), "this model is a mixture of experts"
+    activation = next((value for name in _ACTIVATIONS if (value := getattr(config, name, None))), None)
     return Anatomy(
         found,
-        _neurons(found),
+        neurons,
         int(getattr(config, "num_hidden_layers", 0) or 0),
-        str(getattr(config, "hidden_act", None) or getattr(config, "hidden_activation", None)
-            or getattr(config, "activation_function", None) or ""),
+        str(activation or _BUILT_IN.get(config.model_type, "")),
         {matrix.weight: matrix for matrix in found},
-    )  # fmt: skip
+        why,
+    )
 
 
 def _layer(name: str, lists: set[str]) -> int | None:
@@ -137,7 +152,8 @@ def _layer(name: str, lists: set[str]) -> int | None:
     return None
 
 
-def _neurons(matrices: tuple[Matrix, ...]) -> tuple[Neurons, ...]:
+def _neurons(matrices: tuple[Matrix, ...]) -> tuple[tuple[Neurons, ...], str]:
+    """The MLP of each layer; or none, and why."""
     groups: dict[tuple[int, str], dict[str, Matrix]] = {}
     for matrix in matrices:
         parent, _, last = matrix.module.rpartition(".")
@@ -145,23 +161,35 @@ def _neurons(matrices: tuple[Matrix, ...]) -> tuple[Neurons, ...]:
             groups.setdefault((matrix.layer, parent), {})[last] = matrix
     found: dict[int, Neurons] = {}
     for (layer, _), named in groups.items():
-        for writers, reader in _MLPS:
-            if not {*writers, reader} <= named.keys():
-                continue
-            down, width = named[reader], named[reader].inputs
-            fused = named[writers[0]].outputs == 2 * width and len(writers) == 1
-            if not fused and any(named[name].outputs != width for name in writers):
-                continue
-            if layer in found:
-                return ()  # several MLPs in a layer: a mixture of experts
-            parts = [(down.weight, down.input_axis, 0)]
-            for name in writers:
-                matrix = named[name]
-                for offset in (0, width) if fused else (0,):
-                    parts.append((matrix.weight, matrix.output_axis, offset))
-                    if matrix.bias is not None:
-                        parts.append((matrix.bias, 0, offset))
-            found[layer] = Neurons(layer, width, named[writers[0]], 0, down, tuple(parts))
-            break
+        neurons = _mlp(layer, named)
+        if neurons is None:
+            continue
+        if layer in found:
+            return (), f"layer {layer} of this model has several MLPs"
+        found[layer] = neurons
     layers = {matrix.layer for matrix in matrices if matrix.layer is not None}
-    return tuple(found[layer] for layer in sorted(found)) if found.keys() == layers else ()
+    if not found or found.keys() != layers:
+        return (), "the MLPs of this model are none that langadapt knows"
+    return tuple(found[layer] for layer in sorted(found)), ""
+
+
+def _mlp(layer: int, named: Mapping[str, Matrix]) -> Neurons | None:
+    """The MLP that the matrices of one module make, by their last names; None if they make none."""
+    for writers, reader in _MLPS:
+        if not {*writers, reader} <= named.keys():
+            continue
+        down, width = named[reader], named[reader].inputs
+        fused = named[writers[0]].outputs == 2 * width and len(writers) == 1
+        if not fused and any(named[name].outputs != width for name in writers):
+            continue
+        parts = [(down.weight, down.input_axis, 0)]
+        for name in writers:
+            matrix = named[name]
+            for offset in (0, width) if fused else (0,):
+                parts.append((matrix.weight, matrix.output_axis, offset))
+                if matrix.bias is not None:
+                    parts.append((matrix.bias, 0, offset))
+        gate = named[writers[0]]
+        up = gate if fused else named[writers[1]] if len(writers) == 2 else None
+        return Neurons(layer, width, gate, 0, down, tuple(parts), up, width if fused else 0)
+    return None
