@@ -78,6 +78,12 @@ class Config(StepConfig):
     """AdamW's two averages."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm; longer gradients are shortened to it."""
+    ema: Annotated[_Average, Flag()] = 0.0
+    """Weight of the past in a moving average of what moves, such as 0.92; 0: none is kept."""
+    ema_every: Annotated[Count, Field(ge=1)] = 1
+    """Steps from one update of the average to the next."""
+    ema_mode: Literal["export", "live"] = "export"
+    """What the average is for: export writes it in place of the weights, live makes it the weights at each update."""
     compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
     """Precision of matrix products; auto: bf16 where the processor has units for it. Weights that move are fp32."""
     weights: Annotated[Literal["fp32", "bf16"], Flag()] = "fp32"

@@ -226,6 +226,7 @@ def _fit(
 ) -> "tuple[Trained, dict[str, Any]]":
     """Train; a trial writes no result."""
     from langadapt.model.row_origin import new_rows_of
+    from langadapt.train.ema import averaging_of
     from langadapt.train.session import fit
 
     given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
@@ -247,15 +248,19 @@ def _fit(
         vocabulary=int(data.facts["vocabulary"]),
         separator=int(data.facts["document_separator"]),
         result_bytes=0 if trial else size,
+        averaging=None if trial else averaging_of(config, plan.budget.steps),
         saves_end=not trial,
     )
 
 
 def _plan(config: Config, model: Mapping[str, Any], data: Mapping[str, Any], branch: "Branch | None" = None) -> "Plan":
+    from langadapt.train.ema import averaging_of
     from langadapt.train.plan import make_plan
 
     rate = usual(config, "learning_rate", None)
-    return make_plan(config.model_copy(update={"learning_rate": rate}), model, data, branch)
+    plan = make_plan(config.model_copy(update={"learning_rate": rate}), model, data, branch)
+    averaging_of(config, plan.budget.steps)  # refused before anything is loaded
+    return plan
 
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:

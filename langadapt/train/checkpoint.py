@@ -19,6 +19,7 @@ from langadapt.core.io import canonical_json, free_disk_bytes, pretty_json, read
 from langadapt.core.manifest import MANIFEST
 from langadapt.core.progress import Progress
 from langadapt.core.units import show_bytes
+from langadapt.train.ema import PREFIX
 from langadapt.train.journal import Journal
 from langadapt.train.optimiser import Optimiser
 
@@ -154,14 +155,21 @@ class Checkpoints:
         """Put weights, moments and journal back as they were. DataError if the checkpoint is of other weights."""
         if strange := saved.moved.keys() - optimiser.parameters.keys():
             raise _of_others(artifact, min(strange))
-        missing = optimiser.expect(saved.moved)
+        missing, average = optimiser.expect(saved.moved), optimiser.average
         for name, tensor in _read_tensors(artifact):
+            if name.startswith(PREFIX):
+                # A branch may average what the run before it did not, and the other way round
+                if average is not None and not average.put_back(name, tensor):
+                    raise _of_others(artifact, name)
+                continue
             if name not in missing:
                 raise _of_others(artifact, name)
             optimiser.put_back(name, tensor)
             missing.discard(name)
         if missing:
             raise _of_others(artifact, min(missing))
+        if average is not None:
+            average.settle()
         journal.rewind(artifact.file("metrics.jsonl").read_bytes())
 
     def check_disk(self, bytes_of_one: int, bytes_of_result: int) -> None:

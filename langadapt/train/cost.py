@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from langadapt.train.footprint import MOMENT_BYTES, USUAL, Kept, Shape, Work
+from langadapt.train.footprint import USUAL, Kept, Shape, Work
 from langadapt.train.loss import cross_entropy
 
 _HEAD_WIDTH = 64
@@ -22,8 +22,8 @@ _START_SECONDS = 6.0
 
 
 def checkpoint_bytes(trained: int, kept: Kept = USUAL) -> int:
-    """Weights that move and their two moments."""
-    return round(trained * ((2 if kept.weights == "bf16" else 4) + MOMENT_BYTES[kept.moments]))
+    """Weights that move, their two moments, and their averages where these are kept."""
+    return round(trained * ((2 if kept.weights == "bf16" else 4) + kept.beside_bytes))
 
 
 def write_seconds(amount: int) -> float:

@@ -18,6 +18,8 @@ _PROGRAM_BYTES = 450_000_000
 _PEFT_BYTES = 100_000_000
 # Both averages of one number, scales included (`lowbit`).
 MOMENT_BYTES = {"fp32": 8.0, "8bit": 2 * (1 + 4 / 256), "4bit": 2 * (0.5 + 4 / 128)}
+# The average of one number (`ema`).
+AVERAGE_BYTES = 4.0
 # torchao's step as plain operations unpacks a whole tensor into codes of 8 bytes: measured, 52 to 57 bytes a number.
 _UNPACKED_BYTES = 57
 # fp32 copies of one piece of the logits while loss and gradient are made of it.
@@ -109,7 +111,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Kept:
-    """How numbers are kept. `stored_bytes` are those of a number of a frozen matrix beside an adapter."""
+    """How numbers are kept. `stored_bytes` are those of a number of a frozen matrix beside an adapter.
+
+    `averaged`: a moving average of what moves is kept too.
+    """
 
     moments: Moments = "fp32"
     weights: Compute = "fp32"
@@ -117,6 +122,12 @@ class Kept:
     stored_bytes: int = 4
     on_cpu: bool = False
     compiled: bool = False
+    averaged: bool = False
+
+    @property
+    def beside_bytes(self) -> float:
+        """Of a number that moves: its two moments, and its average."""
+        return MOMENT_BYTES[self.moments] + (AVERAGE_BYTES if self.averaged else 0.0)
 
     @property
     def eager(self) -> bool:
@@ -172,7 +183,7 @@ def memory_bytes(shape: Shape, work: Work, kept: Kept = USUAL) -> int:
     narrow = shape.rank > 0 and work.compute == "bf16"
     weights = number * (shape.parameters - frozen_body) + frozen_body * (kept.stored_bytes if narrow else number)
     weights += 4 * shape.adapter
-    moments = MOMENT_BYTES[kept.moments] * shape.trained
+    moments = kept.beside_bytes * shape.trained
     gradients = number * shape.trained
 
     cast = work.compute == "bf16" and kept.weights == "fp32"

@@ -92,7 +92,7 @@ class Surroundings:
 
     `batch_at(step)` gives the blocks of a step and `positions_at(step)` their places in the stream; `probe()` bits per
     byte by name (or what `unit` says); `watched` names the probes of languages that must not be forgotten; `plainly()`
-    is a context in which the model runs as it was loaded (not compiled).
+    is a context in which the model is as it is measured (not compiled, with the weights that would be written).
     """
 
     batch_at: Callable[[int], list[Block]]
@@ -173,6 +173,8 @@ def train(
                 around.progress.warn(f"step {done.step + 1:,} moved nothing: {complaint}")
 
             done.step += 1
+            if optimiser.average is not None:
+                optimiser.average.take(done.step)
             done.consumed.update(block.source for block in blocks)
             read = done.step * settings.batch_tokens
             if complaint is None:

@@ -2,14 +2,17 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from langadapt.train import lowbit
-from langadapt.train.footprint import MOMENT_BYTES
+from langadapt.train.footprint import AVERAGE_BYTES, MOMENT_BYTES
+
+if TYPE_CHECKING:
+    from langadapt.train.ema import Average
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 _KEYS = {"mean": "exp_avg", "square": "exp_avg_sq"}
@@ -56,6 +59,8 @@ class Optimiser:
         `new_rows` names the new ones where they are not simply those after the old ones.
         """
         self.settings = settings
+        # of what moves; kept in checkpoints beside it
+        self.average: Average | None = None
         self.parameters = {name: value for name, value in model.named_parameters() if name in movable}
         for name, value in model.named_parameters():
             value.requires_grad_(name in movable)
@@ -139,6 +144,9 @@ class Optimiser:
         """Drop the gradients."""
         self._adam.zero_grad(set_to_none=True)
 
+    def refresh(self) -> None:
+        """Called after values of `parameters` were changed from outside: the model computes with these themselves."""
+
     def moved(self) -> dict[str, int]:
         """How many steps each parameter has taken; those that never moved are left out."""
         counts = {name: self._adam.state.get(value, {}).get("step") for name, value in sorted(self.parameters.items())}
@@ -152,6 +160,8 @@ class Optimiser:
             for kind, key in _KEYS.items():
                 for suffix, part in lowbit.parts(self._adam.state[self.parameters[name]][key]).items():
                     yield f"{kind}/{name}{suffix}", part
+        if self.average is not None:
+            yield from self.average.tensors()
 
     def expect(self, moved: Mapping[str, int]) -> set[str]:
         """Make room for what `tensors` gave when these parameters had moved; returns its names.
@@ -179,8 +189,8 @@ class Optimiser:
 
     def checkpoint_bytes(self) -> int:
         """Size of `tensors` when everything has moved."""
-        moments = MOMENT_BYTES[self.settings.moments]
-        return round(sum(value.numel() * (value.element_size() + moments) for value in self.parameters.values()))
+        beside = MOMENT_BYTES[self.settings.moments] + (AVERAGE_BYTES if self.average is not None else 0)
+        return round(sum(value.numel() * (value.element_size() + beside) for value in self.parameters.values()))
 
     def norms(self) -> Mapping[str, float]:
         """Norm of each gradient; for the incident report."""

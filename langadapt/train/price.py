@@ -32,6 +32,8 @@ class Numbers(Protocol):
     def weights(self) -> Literal["fp32", "bf16"]: ...
     @property
     def compile(self) -> bool: ...
+    @property
+    def ema(self) -> float: ...
 
 
 class Wishes(Choices, Numbers, Protocol):
@@ -138,6 +140,7 @@ def kept_of(wishes: Numbers, shape: Shape, means: Means, *, stored_bytes: int) -
         stored_bytes=stored_bytes if shape.rank else 4,
         on_cpu=means.device.type == "cpu",
         compiled=wishes.compile,
+        averaged=wishes.ema > 0,
     )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from langadapt.core.deadline import reserve
 from langadapt.train.branch import Branch
 from langadapt.train.cost import write_seconds
+from langadapt.train.ema import Average, Averaging
 from langadapt.train.faster import Asked, check_compiler, compile_layers, recompute
 from langadapt.train.footprint import Kept, Shape, Work, memory_bytes
 from langadapt.train.head import find_head
@@ -62,11 +63,13 @@ def fit(
     vocabulary: int,
     separator: int,
     result_bytes: int,
+    averaging: Averaging | None = None,
     saves_end: bool = True,
 ) -> tuple[Trained, dict[str, Any]]:
     """Train; the second value says how it was computed (threads, precision, layout of documents)."""
     model.to(means.device)
     optimiser = Optimiser(model, movable, adam, old_rows=old_rows, new_rows=new_rows)
+    optimiser.average = None if averaging is None else Average(optimiser, averaging)
     own = around.checkpoints.newest()
     found = own if own is not None or branch is None else (branch.artifact, branch.saved)
     size = optimiser.checkpoint_bytes()
@@ -128,8 +131,12 @@ def fit(
         around.progress.warn("not compiled: this model gets one document a row, so no two batches have the same shape")
     elif means.compile:
         around = replace(around, plainly=compile_layers(model))
+    if optimiser.average is not None:
+        around = replace(around, plainly=optimiser.average.around(around.plainly))
     other = own is None and branch is not None and not branch.same_data
     done = train(model, optimiser, settings, around, found, other_data=other)
+    if optimiser.average is not None:
+        optimiser.average.finish()
     model.eval()
     return done, record
 
@@ -155,4 +162,5 @@ def _needed(model: Any, optimiser: Optimiser, plan: Plan, means: Means) -> int:
     adam = optimiser.settings
     weights: Compute = "bf16" if adam.rounds else "fp32"
     kept = Kept(adam.moments, weights, on_cpu=means.device.type == "cpu", compiled=means.compile)
+    kept = replace(kept, averaged=optimiser.average is not None)
     return memory_bytes(shape, work, kept)
