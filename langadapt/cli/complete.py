@@ -164,7 +164,7 @@ def value(name: str, word: Word, given: list[str], current: str) -> Answer:
     if metavar in ("MODEL...", "TOK..."):
         kinds = ("model",) if metavar == "MODEL..." else ("tokenizer", "model")
         return Answer([*candidates.artifacts(current, kinds), *candidates.steps()], "files")
-    if metavar in ("ARTIFACT", "MODEL"):
+    if metavar in ("ARTIFACT", "ARTIFACT...", "MODEL"):
         return Answer(candidates.artifacts(current, ("model",) if metavar == "MODEL" else ()), "files")
     also = "files" if metavar in _FILES else "folders" if metavar in _FOLDERS else "none"
     choices = [(text, "") for text in metavar.split("|")] if "|" in metavar else []

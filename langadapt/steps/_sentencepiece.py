@@ -35,12 +35,17 @@ class Companion:
 
     def write(self, new: "TokenizerFile", folder: Path, sample: Sequence[str]) -> "list[Outcome]":
         """Write the `.model` that goes with `new`, read it back, and compare the two."""
-        from langadapt.model import spm_model
-        from langadapt.vocab import spm_checks
         from langadapt.vocab.spm_file import rewritten
 
         write_durably(folder / self.name, rewritten(self.spm, self.places, new).content())
-        again = spm_model.read(folder / self.name)
+        return self.checks(new, folder / self.name, sample)
+
+    def checks(self, new: "TokenizerFile", written: Path, sample: Sequence[str]) -> "list[Outcome]":
+        """Does the `.model` that was written say what `new` says?"""
+        from langadapt.model import spm_model
+        from langadapt.vocab import spm_checks
+
+        again = spm_model.read(written)
         return [spm_checks.pieces(self.spm, self.places, new, again), spm_checks.cuts(again, new, with_fuzz(sample))]
 
 
@@ -51,24 +56,33 @@ def companion_of(
 
     A warning says why one is left out: it is damaged, of another kind, or already differs in the base.
     """
+    base, companion, why = look_beside(folder, base, sample)
+    if why is not None:
+        out.progress.warn(f"{why}; load the tokenizer from tokenizer.json")
+    return base, companion
+
+
+def look_beside(
+    folder: Path, base: "TokenizerFile", sample: Sequence[str]
+) -> "tuple[TokenizerFile, Companion | None, str | None]":
+    """The same, and instead of the warning why one that is there is no companion."""
     from langadapt.model import spm_model
     from langadapt.vocab import spm_checks
     from langadapt.vocab.spm_file import Places, by_score
 
     path = spm_model.find(folder)
     if path is None:
-        return base, None
+        return base, None, None
     try:
         spm = spm_model.read(path)
         differs = spm_checks.differences(spm, base, with_fuzz(sample))
         if not differs:
             ranks = by_score(spm) if spm.kind == "bpe" else None
-            return replace(base, ranks=ranks), Companion(spm, Places.of(spm, base))
+            return replace(base, ranks=ranks), Companion(spm, Places.of(spm, base)), None
         why = f"in the base it disagrees with tokenizer.json: {'; '.join(differs)}"
     except DataError as error:
         why = error.message
-    out.progress.warn(f"{path.name} is not written: {why}; load the tokenizer from tokenizer.json")
-    return base, None
+    return base, None, f"{path.name} is not written: {why}"
 
 
 def with_fuzz(sample: Sequence[str]) -> list[str]:

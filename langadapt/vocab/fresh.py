@@ -8,7 +8,7 @@ Levels other than `bpe` forbid tokens across characters, or across what readers 
 Unicode TR 29), by cutting there before the model runs. Their merges only join bytes inside.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from langadapt.model.bytes_alphabet import to_piece
@@ -79,7 +79,7 @@ def settings_of(base: TokenizerFile, level: Level, loaded: "PreTrainedTokenizerB
 
 def fresh_checks(base: TokenizerFile, start: TokenizerFile, new: TokenizerFile, *, digits_apart: bool) -> list[Outcome]:
     """What must hold beside reachability; `start` is the bare tokenizer that `new` was grown from."""
-    return [ids_in_order(start, new), _exact_round_trip(new), digits_kept_apart(base, new, digits_apart)]
+    return [ids_in_order(start, new), exact_round_trip(new), digits_kept_apart(base, new, digits_apart)]
 
 
 def ids_in_order(start: TokenizerFile, new: TokenizerFile) -> Outcome:
@@ -92,11 +92,11 @@ def ids_in_order(start: TokenizerFile, new: TokenizerFile) -> Outcome:
     return Outcome("ids_in_order", len(after), tuple(broken))
 
 
-def _exact_round_trip(new: TokenizerFile) -> Outcome:
+def exact_round_trip(new: TokenizerFile, more: Sequence[str] = ()) -> Outcome:
     """decode(encode(x)) is x after normalisation, for any text: every byte has a token."""
     tokenizer = new.tokenizer
     broken = []
-    texts = fuzz_texts([])
+    texts = [*fuzz_texts([]), *more]
     for text in texts:
         plain = text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
         back = str(tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids, skip_special_tokens=False))
