@@ -42,7 +42,7 @@ class Binding:
     def flag(self) -> str:
         """`--size`; a repeatable flag is named in the singular."""
         name = self.name.replace("_", "-")
-        if self.shape != "one" and name.endswith("s") and not name.endswith("ss"):
+        if self.shape != "one" and name.endswith("s") and not name.endswith(("ss", "us")):
             name = name[:-1]
         return f"--{name}"
 

@@ -60,6 +60,12 @@ class LanguageStatistics:
         mean: Floats = self.inputs[weight][chosen].sum(0) / max(1, int(self.tokens[chosen].sum()))
         return mean
 
+    def half(self, number: int) -> "LanguageStatistics":
+        """What one half of the text alone tells."""
+        kept = slice(number, number + 1)
+        arrays = {kind: {key: value[kept] for key, value in getattr(self, kind).items()} for kind in _ARRAYS}
+        return LanguageStatistics(self.lang, self.tokens[kept], **arrays)
+
     def _mean(self, arrays: Mapping[int, Any], half: int | None) -> Floats:
         if len({array.shape for array in arrays.values()}) > 1:
             raise DataError("the layers of this model have different numbers of neurons")
@@ -80,6 +86,10 @@ class Statistics:
     def langs(self) -> tuple[str, ...]:
         """Languages, sorted."""
         return tuple(sorted(self.by_lang))
+
+    def half(self, number: int) -> "Statistics":
+        """Those of one half of each language's text: choices made of both halves tell how far one can be trusted."""
+        return Statistics({lang: found.half(number) for lang, found in self.by_lang.items()}, self.model_digest)
 
     def of(self, lang: str) -> LanguageStatistics:
         """Those of a language. ConfigError if it was not measured, with those that were."""

@@ -1,17 +1,21 @@
 """What a run lets move: the strategy, handed the model and everything else that it may look at."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from langadapt.core.config import validate
-from langadapt.core.errors import ConfigError
+from langadapt.core.config import Options, validate
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
-from langadapt.core.registry import load_method
+from langadapt.core.progress import Progress
+from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Movable
 
 if TYPE_CHECKING:
     from langadapt.select.inputs import SelectInputs
+    from langadapt.select.selection import Selection
     from langadapt.select.statistics import Statistics
     from langadapt.train.subject import Choose
 
@@ -25,6 +29,7 @@ def look_at(
     source: str | None = None,
     targets: frozenset[str] = frozenset(),
     statistics: "Callable[[], Statistics] | None" = None,
+    progress: Progress | None = None,
 ) -> "SelectInputs":
     """What selectors may look at of a model that may be without values; `folder` holds its files."""
     import numpy as np
@@ -44,7 +49,65 @@ def look_at(
     special = none
     if folder is not None:
         special = np.array(sorted(TokenTable.from_folder(folder).special_ids), dtype=np.int64)
-    return SelectInputs(shapes, tables, anatomy(model), folder, new, special, seed, source, targets, statistics)
+    return SelectInputs(
+        shapes, tables, anatomy(model), folder, new, special, seed, source, targets, statistics, progress or Progress()
+    )
+
+
+def named(name: str, options: Mapping[str, Any]) -> tuple[Method, Options]:
+    """A selector and its options. ConfigError if there is no such one, or no such option of it."""
+    method = load_method("select", name)
+    return method, validate(method.options, options, what=f"options of `{name}`")
+
+
+def select_with(look: "SelectInputs", name: str, options: Mapping[str, Any]) -> "Selection":
+    """What a selector chooses, checked; one that looks at statistics is asked again on each half of the text."""
+    from langadapt.select.selection import agreement, selection_of
+
+    method, settings = named(name, options)
+
+    def ask(view: "SelectInputs") -> "Selection":
+        return selection_of(
+            method(view, settings), look.parameters, method=name, options=settings.model_dump(mode="json"),
+            found=view.found,
+        )  # fmt: skip
+
+    selection = ask(look)
+    if "statistics" not in method.facts.needs:
+        return selection
+    whole = look.statistics()
+    try:
+        first, second = (ask(replace(look, measured=partial(whole.half, half), found={})) for half in (0, 1))
+        stability = round(agreement(first, second, look.tables.among(look.parameters)), 6)
+    except DataError:  # half of the text chooses nothing
+        stability = 0.0
+    return replace(selection, found={**selection.found, "stability": stability})
+
+
+def statistics_of(given: Input | None, model: Input) -> "Callable[[], Statistics] | None":
+    """Reads statistics when they are asked for. DataError if they are of another model."""
+    if given is None:
+        return None
+    check_digest(given, model, "statistics", "langadapt calibrate")
+
+    def read() -> "Statistics":
+        from langadapt.select.statistics import Statistics, read_language
+
+        langs = sorted(given.facts["languages"])
+        return Statistics({lang: read_language(given.path, lang) for lang in langs}, model.digest)
+
+    return read
+
+
+def check_digest(given: Input, model: Input, what: str, again: str) -> None:
+    """DataError if what was made for one model is given with another."""
+    made_for = given.facts.get("model_digest")
+    if given.exists and model.exists and made_for != model.digest:
+        raise DataError(
+            f"the {what} `{given.given}` are of another model than `{model.given}`: of {str(made_for)[:12]}, "
+            f"not of {model.digest[:12]}",
+            hint=f"make them of this model: {again} {model.given} ...",
+        )
 
 
 class Chosen(Protocol):

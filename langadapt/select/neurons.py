@@ -1,0 +1,88 @@
+"""What the methods that choose neurons have in common: how many, of which language, and what moves beside them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from langadapt.core.config import Options
+from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.types import Portion, Slice
+from langadapt.select.choice import TablesMove, portion_of_tables
+
+if TYPE_CHECKING:
+    from langadapt.select.inputs import SelectInputs
+    from langadapt.select.statistics import Statistics
+
+    Ids = np.ndarray[Any, np.dtype[np.int32]]
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class NeuronOptions(Options):
+    """How many neurons are chosen, among which languages, and what happens to the tables."""
+
+    top_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of all neurons that is chosen."""
+
+    langs: tuple[str, ...] = ()
+    """Languages to compare; by default all of the statistics. The choice depends on which they are."""
+
+    tables: TablesMove = "freeze"
+    """Rows of input table and head that move: all but those of special tokens, those of new tokens, or none."""
+
+
+def portion(options: NeuronOptions) -> Portion:
+    """At most `top_rate` of the body: attention does not move."""
+    return Portion(options.top_rate, portion_of_tables(options.tables))
+
+
+def compared(statistics: "Statistics", langs: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
+    """The languages to compare. ConfigError: fewer than two, one without statistics, or a target not among them."""
+    chosen = tuple(sorted(set(langs))) or statistics.langs
+    for lang in (*chosen, *targets):
+        statistics.of(lang)
+    missing = sorted(set(targets) - set(chosen))
+    if missing:
+        raise ConfigError(f"`{missing[0]}` is to be learned and not among `langs`", hint="add it to `langs`")
+    if len(chosen) < 2:
+        raise ConfigError(
+            f"neurons of a language are those that others do not use, and there is only `{chosen[0]}`",
+            hint="langadapt calibrate MODEL en=CORPUS --add STATISTICS --out ...: measure more languages",
+        )
+    return chosen
+
+
+def need_text(statistics: "Statistics", langs: Sequence[str]) -> None:
+    """DataError if a language was measured on no text."""
+    for lang in langs:
+        if not int(statistics.of(lang).tokens.sum()):
+            raise DataError(f"the statistics of `{lang}` are of no text", hint="calibrate with more text of it")
+
+
+def slices_of(inputs: "SelectInputs", chosen: Sequence["Ids"]) -> dict[str, Slice]:
+    """Rows and columns of the chosen neurons of each layer."""
+    found: dict[str, Slice] = {}
+    for layer, ids in zip(inputs.anatomy.need_neurons(), chosen, strict=True):
+        if len(ids):
+            found |= layer.slices(ids)
+    return found
+
+
+def fitting(inputs: "SelectInputs", rates: "Floats") -> None:
+    """DataError if numbers [layers, width] are not of the neurons of this model."""
+    neurons = inputs.anatomy.need_neurons()
+    wanted = [layer.width for layer in neurons]
+    if list(rates.shape) != [len(neurons), *set(wanted)]:
+        raise DataError(
+            f"the statistics are of {list(rates.shape)} neurons, the model has {len(wanted)} layers of "
+            f"{' or '.join(f'{width:,}' for width in sorted(set(wanted)))}"
+        )
+
+
+def no_neurons(lang: str, why: str) -> DataError:
+    """The error for a language that no neuron was found for."""
+    return DataError(
+        f"no neuron of `{lang}` was found: {why}",
+        hint="choose more (`top_rate`), calibrate on more text, or compare with languages that are less alike",
+    )

@@ -1,0 +1,123 @@
+"""What `select` is handed: the model as names and shapes, statistics, other selections; and what choosing will cost."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from langadapt.core.errors import ConfigError
+from langadapt.core.inputs import Input, Inputs
+from langadapt.core.progress import Progress
+from langadapt.core.types import Estimate
+from langadapt.core.units import show_bytes, show_seconds
+from langadapt.model.weights import BYTES_PER_VALUE
+from langadapt.select.inputs import without_statistics
+from langadapt.steps._strategy import check_digest, look_at, named, select_with, statistics_of
+
+if TYPE_CHECKING:
+    from langadapt.select.selection import Selection
+
+# Python with torch and transformers loaded, and the architecture built without values.
+_START_SECONDS, _PROGRAM_BYTES = 6.0, 530_000_000
+# One core reads a tensor and sums its columns in float64 at this rate, numbers a second.
+_READ_RATE = 150_000_000
+# Singular values of a body of matrices take this many seconds a number and column (of 1,000): LAPACK on one core.
+_SVD_SECONDS = 5e-7
+
+
+class Wishes(Protocol):
+    """What select is asked for."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def method(self) -> str | None: ...
+    @property
+    def method_options(self) -> dict[str, Any]: ...
+    @property
+    def lang(self) -> str | None: ...
+    @property
+    def source(self) -> str | None: ...
+
+
+def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "Selection":
+    """The method's choice, joined with `union`, cut by `intersection`, less `minus`."""
+    from langadapt.model.empty import empty_model
+    from langadapt.select import selection as sets
+
+    model, statistics = _model(inputs), inputs["statistics"]
+    look = look_at(
+        empty_model(model.path),
+        model.path,
+        seed=wishes.seed,
+        old_rows=model.facts.get("old_rows"),
+        source=wishes.source,
+        targets=frozenset({wishes.lang} if wishes.lang else ()),
+        statistics=statistics_of(statistics if isinstance(statistics, Input) else None, model),
+        progress=progress,
+    )
+    others = {name: [_opened(item, model, look.parameters) for item in _given(inputs, name)]
+              for name in ("union", "intersection", "minus")}  # fmt: skip
+    found = sets.nothing(look.parameters)
+    if wishes.method is not None:
+        found = select_with(look, wishes.method, wishes.method_options)
+    for name, combine in (("union", sets.union), ("intersection", sets.intersection), ("minus", sets.minus)):
+        for other in others[name]:
+            found = combine(found, other)
+    return found
+
+
+def price(wishes: Wishes, inputs: Inputs) -> Estimate:
+    """Time from what the method reads and computes; the memory of one tensor, widened, beside the program's."""
+    from langadapt.train.combine import facts_of
+
+    model = _model(inputs)
+    for name in ("union", "intersection", "minus"):
+        for item in _given(inputs, name):
+            check_digest(item, model, "selection", "langadapt select")
+    method = None if wishes.method is None else named(wishes.method, wishes.method_options)[0]
+    needs = () if method is None else method.facts.needs
+    statistics = inputs["statistics"]
+    given = statistics if isinstance(statistics, Input) else None
+    statistics_of(given, model)
+    if "statistics" in needs and given is None:
+        raise without_statistics(f"`{wishes.method}`")
+    facts = facts_of(model)
+    parameters, width = int(facts.get("parameters") or 0), int(facts.get("hidden_size") or 0)
+    seconds = _START_SECONDS
+    rows = [("model", "names and shapes only; its values are not loaded")]
+    if "weights" in needs:
+        seconds += parameters / _READ_RATE
+        rows = [("model", f"{show_bytes(parameters * BYTES_PER_VALUE.get(str(facts.get('dtype')), 4))} are read, a "
+                          "tensor at a time")]  # fmt: skip
+    if "singular values" in needs:
+        spent = parameters * width / 1000 * _SVD_SECONDS
+        seconds += spent
+        rows.append(("singular values", f"of every matrix, about {show_seconds(spent)}"))
+    table = 8 * int(facts.get("rows") or 0) * width if "weights" in needs else 0
+    return Estimate(
+        seconds=seconds,
+        memory_bytes=_PROGRAM_BYTES + table,
+        disk_bytes=max(100_000, parameters // 1000),
+        facts={"method": wishes.method, "model_digest": model.digest if model.exists else None},
+        rows=tuple(rows),
+    )
+
+
+def _opened(given: Input, model: Input, shapes: Mapping[str, tuple[int, ...]]) -> "Selection":
+    from langadapt.select.selection import check_model, read_selection
+
+    check_digest(given, model, "selection", "langadapt select")
+    found = read_selection(given.path)
+    check_model(found, shapes, given.given)
+    return found
+
+
+def _given(inputs: Inputs, name: str) -> tuple[Input, ...]:
+    value = inputs[name]
+    return value if isinstance(value, tuple) else ()
+
+
+def _model(inputs: Inputs) -> Input:
+    model = inputs["model"]
+    if not isinstance(model, Input):
+        raise ConfigError("`model` is missing")
+    return model

@@ -1,0 +1,57 @@
+"""A selection as two small tables: what moves by layer, and by kind of tensor."""
+
+import re
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from langadapt.core.types import Table
+
+_LAYER = re.compile(r"\.(\d+)\.")
+
+
+def tables(facts: Mapping[str, Any], record: Mapping[str, Any]) -> list[Table]:
+    """`record` is what selection.json holds."""
+    whole, parts = set(record["whole"]), record["parts"]
+    layers: dict[str, list[int]] = {}
+    kinds: dict[str, list[int]] = {}
+    for name, shape in record["shapes"].items():
+        of = prod(shape)
+        part = parts.get(name)
+        moves = of if name in whole else 0 if part is None else of // part["of"] * part["moving"]
+        for place, key in ((layers, layer_of(name)), (kinds, kind_of(name))):
+            seen = place.setdefault(key, [0, 0])
+            seen[0] += moves
+            seen[1] += of
+    order = sorted(layers, key=lambda key: (not key.isdecimal(), int(key) if key.isdecimal() else 0, key))
+    moving, parameters = int(facts["moving"]), int(facts["parameters"])
+    notes = [f"{moving:,} of {parameters:,} numbers may move ({moving / parameters:.2%})"]
+    stability = facts.get("stability")
+    if stability is not None:
+        notes.append(f"the two halves of the text agree on {stability:.2%} of what one of them chooses")
+    notes += [str(note) for note in record["found"].get("notes", ())]
+    return [
+        Table("what may move, by layer", _COLUMNS, tuple(_row(key, layers[key]) for key in order), key="layer"),
+        Table(
+            "by kind of tensor", _COLUMNS, tuple(_row(key, kinds[key]) for key in sorted(kinds)), tuple(notes),
+            key="kind",
+        ),
+    ]  # fmt: skip
+
+
+_COLUMNS = ("", "may move", "of", "share")
+
+
+def _row(key: str, seen: list[int]) -> tuple[str, ...]:
+    return (key, f"{seen[0]:,}", f"{seen[1]:,}", f"{seen[0] / seen[1] if seen[1] else 0.0:.2%}")
+
+
+def layer_of(name: str) -> str:
+    """The first number in a parameter's name; tables and what stands behind the layers have none."""
+    found = _LAYER.search(name)
+    return "outside" if found is None else found[1]
+
+
+def kind_of(name: str) -> str:
+    """A parameter's name without the layer that it lies in: `self_attn.q_proj.weight`."""
+    return _LAYER.split(name)[-1]

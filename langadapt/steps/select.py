@@ -1,0 +1,109 @@
+"""Choose which weights of a model may move: rows and columns by a method, joined with or cut by other selections
+
+Everything that a selection does not name is the shield: `cpt --selection` keeps it bit for bit.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from langadapt.core.artifact import Artifact, Output
+from langadapt.core.config import Flag, ModelInput, Reads, StepConfig
+from langadapt.core.errors import ConfigError
+from langadapt.core.inputs import Input, Inputs
+from langadapt.core.io import read_json_object
+from langadapt.core.languages import Lang
+from langadapt.core.types import Estimate, Table
+
+if TYPE_CHECKING:
+    from langadapt.select.selection import Selection
+
+KIND = "selection"
+SCHEMA = 1
+EXAMPLES = (
+    "langadapt select base --method ssu --statistics stats --source en --out shielded",
+    "langadapt select base --method lape --statistics stats --lang hu --out neurons",
+    "langadapt select base --method new-tokens --union neurons --out both",
+)
+_Selections = tuple[Annotated[str, Reads(("selection",), flag_only=True)], ...]
+
+
+class Config(StepConfig):
+    """What select takes."""
+
+    model: ModelInput
+    """Model to choose from: a folder, a .gguf file or a hub id. It is not loaded: what a method asks for is read."""
+    method: Annotated[str | None, Flag()] = None
+    """How the weights that may move are chosen; see `langadapt list methods`. Without one: only `--union`."""
+    method_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the method, e.g. `method_options.ratio=0.7`; docs/methods/ has a page for each."""
+    statistics: Annotated[str, Reads(("statistics",), flag_only=True)] | None = None
+    """Activations measured by calibrate on this model."""
+    lang: Annotated[Lang | None, Flag()] = None
+    """Language that is to be learned: its neurons move."""
+    source: Annotated[Lang | None, Flag()] = None
+    """Language that is to stay: what it needs most is shielded."""
+    union: _Selections = ()
+    """Selections to add: what one of them lets move may move."""
+    intersection: _Selections = ()
+    """Selections to cut by: only what all of them let move may move."""
+    minus: _Selections = ()
+    """Selections to take away: what one of them lets move is shielded. Taken away last."""
+
+
+def run(config: Config, out: Output) -> Artifact:
+    """Choose, combine, write."""
+    from langadapt.select.selection import write_selection
+    from langadapt.steps._select_given import chosen
+
+    selection = chosen(config, out.inputs, out.progress)
+    write_selection(out.folder, selection)
+    return out.commit(_facts(config, selection, out.inputs))
+
+
+def _facts(config: Config, selection: "Selection", inputs: Inputs) -> dict[str, Any]:
+    statistics, model = inputs["statistics"], inputs["model"]
+    return {
+        "method": config.method,
+        "options": dict(selection.options),
+        "model_digest": model.digest if isinstance(model, Input) else None,
+        "moving": selection.total,
+        "parameters": selection.parameters,
+        "languages": {"lang": config.lang, "source": config.source},
+        "statistics": statistics.digest if isinstance(statistics, Input) else None,
+        "stability": selection.found.get("stability"),
+    }
+
+
+def check(config: Config) -> None:
+    """ConfigError without anything to choose by, or for a method that puts an adapter beside the weights."""
+    from langadapt.select.adapter import AdapterOptions
+    from langadapt.steps._strategy import named
+
+    if config.method is None:
+        if not config.union:
+            raise ConfigError("nothing to choose by", hint="give `--method NAME`: see `langadapt list methods`")
+        if config.method_options:
+            raise ConfigError("`method_options` without a method", hint="give `--method NAME`")
+        return
+    method, _ = named(config.method, config.method_options)
+    if issubclass(method.options, AdapterOptions):
+        raise ConfigError(
+            f"`{config.method}` puts an adapter beside the weights: that is no choice among them",
+            hint=f"train with it: langadapt cpt ... --strategy {config.method}",
+        )
+
+
+def estimate(config: Config, inputs: Inputs) -> Estimate:
+    """Seconds to read the weights that a method looks at, and what it computes of them."""
+    from langadapt.steps._select_given import price
+
+    return price(config, inputs)
+
+
+def table(artifact: Artifact) -> list[Table]:
+    """How many numbers move, by layer and by kind of tensor."""
+    from langadapt.select.selection import RECORD
+    from langadapt.steps._select_table import tables
+
+    return tables(artifact.facts, read_json_object(artifact.file(RECORD)))

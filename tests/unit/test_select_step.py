@@ -1,0 +1,133 @@
+"""The verb `select`: what it writes, what it shows, what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import langadapt
+from langadapt.core.artifact import Identity, open_artifact, writing
+from langadapt.core.config import validate
+from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.inputs import digest_of
+from langadapt.core.progress import Progress
+from langadapt.core.verb import load, price, resolved
+from langadapt.model.anatomy import anatomy
+from langadapt.model.empty import empty_model
+from langadapt.model.load import load_model
+from langadapt.select.selection import read_selection
+from langadapt.select.statistics import write_language
+from tests.fixtures.measured import language
+from tests.fixtures.tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("select") / "model", dtype="bfloat16")
+
+
+@pytest.fixture(scope="module")
+def statistics(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return given_statistics(tmp_path_factory.mktemp("statistics") / "stats", model, digest_of(model))
+
+
+def given_statistics(place: Path, model: Path, digest: str, *langs: str) -> Path:
+    """An artifact as calibrate writes it, of numbers made by hand."""
+    parts = anatomy(load_model(model))
+    identity = Identity("statistics", "calibrate", 1, {}, {"digest": digest})
+    with writing(place, identity, inputs={}, progress=Progress()) as (_, out):
+        for lang in langs or ("de", "en", "hu"):
+            write_language(out.folder, language(parts, lang))  # type: ignore[union-attr]
+        out.commit(  # type: ignore[union-attr]
+            {"languages": {lang: {"tokens": 1000} for lang in langs or ("de", "en", "hu")}, "model_digest": digest}
+        )
+    return place
+
+
+def test_a_model_without_values_has_the_same_parts(model: Path) -> None:
+    loaded, empty = load_model(model), empty_model(model)
+    assert anatomy(loaded) == anatomy(empty)
+    assert [(name, value.shape) for name, value in loaded.named_parameters()] == [
+        (name, value.shape) for name, value in empty.named_parameters()
+    ]
+    assert all(value.is_meta for value in empty.parameters())
+
+
+def test_ssu_by_the_verb_writes_what_the_method_chose(model: Path, statistics: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"method": "ssu", "method_options": {"ratio": 0.25}, "source": "en"}
+    made = langadapt.select(model=model, statistics=statistics, out=tmp_path / "sel", **given)
+    found = read_selection(made.path)
+    down = found.slices["model.layers.0.mlp.down_proj.weight"]
+    assert (down.axis, len(down.ids), down.ids.dtype) == (1, 48, np.int32)
+    facts = made.facts
+    assert facts["model_digest"] == digest_of(model)
+    assert facts["statistics"] == open_artifact(statistics).digest
+    assert (facts["method"], facts["options"]["ratio"]) == ("ssu", 0.25)
+    assert (facts["moving"], facts["parameters"]) == (found.total, found.parameters)
+    assert 0 < facts["stability"] < 1  # numbers drawn for the two halves alone
+    again = langadapt.select(model=model, statistics=statistics, out=tmp_path / "two", **given)
+    assert again.digest == made.digest
+    layers, kinds = load("select").table(made)  # type: ignore[misc]
+    assert [row[0] for row in layers.rows] == ["0", "1", "outside"]
+    assert ("mlp.down_proj.weight", "3,072", "4,096", "75.00%") in kinds.rows
+
+
+def test_selections_are_joined_cut_and_taken_away(model: Path, tmp_path: Path) -> None:
+    def made(name: str, method: str | None, **more: Any) -> Path:
+        return langadapt.select(model=model, method=method, out=tmp_path / name, **more).path
+
+    half = made("half", "magnitude")
+    low = made("low", "random", seed=3)
+    layer = made("layer", "layers", method_options={"layers": "0", "tables": "freeze"})
+    both = read_selection(made("both", None, union=(half, low)))
+    cut = read_selection(made("cut", "full", intersection=(half,), minus=(layer,)))
+    name = "model.layers.{}.self_attn.q_proj.weight"
+    parts = [set(read_selection(place).slices[name.format(1)].ids.tolist()) for place in (half, low)]
+    assert set(both.slices[name.format(1)].ids.tolist()) == parts[0] | parts[1]
+    assert set(cut.slices[name.format(1)].ids.tolist()) == parts[0]
+    assert name.format(0) not in cut.slices.keys() | cut.names
+    rows = made("rows", "random", method_options={"unit": "rows"})
+    with pytest.raises(DataError, match="is cut along axis"):
+        made("never", None, union=(half, rows))
+    assert read_selection(made("none", "full", minus=(made("all", "full"),))).total == 0
+
+
+def test_what_is_of_another_model_is_refused_with_both_digests(model: Path, statistics: Path, tmp_path: Path) -> None:
+    other = tiny_model(tmp_path / "other", seed=1, dtype="bfloat16")
+    words = f"of another model.*{digest_of(model)[:12]}.*{digest_of(other)[:12]}"
+    with pytest.raises(DataError, match=words):
+        langadapt.select(model=other, method="ssu", statistics=statistics, source="en", out=tmp_path / "sel")
+    sel = langadapt.select(model=model, method="magnitude", out=tmp_path / "mine").path
+    with pytest.raises(DataError, match=words):
+        langadapt.select(model=other, method="full", minus=(sel,), out=tmp_path / "sel")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "nothing to choose by"),
+        ({"method": "lora"}, "puts an adapter beside"),
+        ({"method": "ssu", "source": "en"}, "needs statistics"),
+        ({"method": "sssu"}, "unknown method"),
+        ({"method": "random", "method_options": {"ratio": 2.0}}, "ratio"),
+        ({"method_options": {"ratio": 0.5}}, "nothing to choose by"),
+    ],
+)
+def test_what_cannot_be_chosen_is_said_first(model: Path, tmp_path: Path, given: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        langadapt.select(model=model, out=tmp_path / "sel", **given)
+    assert not (tmp_path / "sel").exists()
+
+
+def test_the_price_is_known_before(model: Path, statistics: Path) -> None:
+    verb = load("select")
+    given = {"model": str(model), "method": "ssu", "statistics": str(statistics), "source": "en"}
+    config = validate(verb.config, given)
+    found = price(verb, config, resolved(verb, config))
+    assert found.seconds is not None and found.memory_bytes is not None
+    assert json.dumps(found.facts)
+    config = validate(verb.config, given | {"statistics": None})
+    with pytest.raises(ConfigError, match="needs statistics"):
+        price(verb, config, resolved(verb, config))
