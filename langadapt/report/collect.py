@@ -128,6 +128,9 @@ def _costs(sources: Sources, summary: Mapping[str, Any]) -> list[tuple[str, str]
     ):
         if facts.get(key) is not None:
             rows.append((text, _number(facts[key])))
+    if drift := facts.get("drift"):
+        moved = ", ".join(f"{group.replace('_', ' ')} {share:.2%}" for group, share in sorted(drift.items()))
+        rows.append(("change of the weights, of their norm", moved))
     if sources.data is not None:
         for name, source in sorted(sources.data.facts.get("sources", {}).items()):
             rows.append(

@@ -35,23 +35,32 @@ def find_record(run: Path) -> Path:
 def rows_of(record: Path) -> list[dict[str, Any]]:
     """One row a step, in order; probes measured after a step stand in its row as `probe/<name>`.
 
-    Row 0 is the model before training. A line that a running process has not finished is left out.
+    What gauges gave stands beside them as `<gauge>/<value>`, if it is a number. Row 0 is the model before training. A
+    line that a running process has not finished is left out.
     """
     rows: dict[int, dict[str, Any]] = {}
     for line in read_json_lines(record):
         try:
             row = rows.setdefault(int(line["step"]), {"step": int(line["step"])})
             probes = {f"{_PROBE}{name}": float(value) for name, value in line.get("probes", {}).items()}
+            groups = {key: values for key, values in line.items() if isinstance(values, Mapping)}
+            beside = {
+                f"{key}/{name}": value
+                for key, values in groups.items()
+                if key != "probes"
+                for name, value in values.items()
+                if isinstance(value, int | float)
+            }
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"`{record}` is no record of a training run") from error
-        row |= {key: value for key, value in line.items() if key != "probes"} | probes
+        row |= {key: value for key, value in line.items() if key not in groups} | probes | beside
     return [rows[step] for step in sorted(rows)]
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
-    """Step, tokens, loss, learning rate, gradient norm, the reason why a step moved nothing, then the probes."""
+    """Step, tokens, loss, learning rate, gradient norm, why a step moved nothing, the probes, what gauges gave."""
     found = {key for row in rows for key in row}
-    rest = sorted(found - set(_FIRST), key=lambda key: (key.startswith(_PROBE), key))
+    rest = sorted(found - set(_FIRST), key=lambda key: ("/" in key, not key.startswith(_PROBE), key))
     return [key for key in _FIRST if key in found] + rest
 
 
@@ -73,9 +82,10 @@ def write_csv(rows: Sequence[Row], path: Path, *, overwrite: bool) -> None:
 
 
 def write_tensorboard(rows: Sequence[Row], folder: Path, *, overwrite: bool) -> None:
-    """Scalars `train/loss`, ..., `probe/<name>` by step. OutputError if the folder holds anything that must stay.
+    """Scalars `train/loss`, ..., `probe/<name>`, `drift/body` by step.
 
-    With `overwrite` event files that were exported before are replaced, nothing else.
+    OutputError if the folder holds anything that must stay: with `overwrite` event files that were exported before are
+    replaced, nothing else.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -92,7 +102,7 @@ def write_tensorboard(rows: Sequence[Row], folder: Path, *, overwrite: bool) -> 
     for row in rows:
         for key, value in row.items():
             if key != "step" and isinstance(value, int | float):
-                tag = key if key.startswith(_PROBE) else f"train/{key}"
+                tag = key if "/" in key else f"train/{key}"
                 writer.add_scalar(tag, value, row["step"])
     writer.close()
     for path in ours:

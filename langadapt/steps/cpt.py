@@ -1,7 +1,7 @@
 """Continue pretraining on a mixture: bits per byte and forgetting watched, safe to kill, exact to go on."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from langadapt.mixture.stream import Stream
     from langadapt.train.branch import Branch, Places
     from langadapt.train.checkpoint import Checkpoints
+    from langadapt.train.gauge import Gauge
     from langadapt.train.loop import Surroundings, Trained
+    from langadapt.train.optimiser import Optimiser
     from langadapt.train.plan import Plan
     from langadapt.train.probe import Probe
     from langadapt.train.session import Means
@@ -180,7 +182,8 @@ def _train(
     compared = subject.write(given.path, out.folder, texts, progress=out.progress)
     if compared is not None:
         out.run_record["compared"] = compared
-    return {"final_loss": journal.last_loss, "probes": journal.summary(), "layout": record["layout"]}
+    facts = {"final_loss": journal.last_loss, "probes": journal.summary(), "layout": record["layout"]}
+    return facts | {"drift": journal.last_beside("drift")}
 
 
 def _surroundings(
@@ -231,6 +234,11 @@ def _fit(
 
     given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
     size = sum(file.stat().st_size for file in given.path.iterdir() if file.is_file())
+    old, new = given.facts.get("old_rows"), new_rows_of(given.path)
+
+    def gauges(optimiser: "Optimiser") -> "Sequence[Gauge]":
+        return [subject.drift(optimiser, given.path, old_rows=old, new_rows=new)]
+
     return fit(
         subject.model,
         set(subject.names),
@@ -243,11 +251,12 @@ def _fit(
         max_forgetting=math.inf if trial else config.max_forgetting,
         bad_step=config.on_bad_step,
         branch=branch,
-        old_rows=given.facts.get("old_rows"),
-        new_rows=new_rows_of(given.path),
+        old_rows=old,
+        new_rows=new,
         vocabulary=int(data.facts["vocabulary"]),
         separator=int(data.facts["document_separator"]),
         result_bytes=0 if trial else size,
+        gauges=(lambda optimiser: ()) if trial else gauges,
         averaging=None if trial else averaging_of(config, plan.budget.steps),
         saves_end=not trial,
     )
@@ -286,6 +295,9 @@ def table(artifact: Artifact) -> list[Table]:
     trained = (
         f"{facts['tokens']:,} tokens in {facts['steps']:,} steps; {facts['trained_parameters']:,} parameters moved"
     )
+    if drift := facts.get("drift"):
+        moved = ", ".join(f"{group.replace('_', ' ')} {share:.2%}" for group, share in drift.items())
+        trained += f"; change of the weights as a share of their norm: {moved}"
     note = "probes are short held-out passages without context: use evaluate for figures to quote"
     found = [Table("bits per byte", ("probe", "start", "end", "change"), rows, (trained, note))]
     if "lr_probe" in facts:

@@ -11,9 +11,9 @@ class Journal:
     """`metrics.jsonl` of a run in progress.
 
     A step line holds `step`, `tokens` (read so far), `loss` (nats a token), `learning_rate`, `grad_norm`; a step that
-    moved nothing holds `skipped`, the reason, in their place; a probe line `step`, `tokens` and `probes` (bits per
-    byte by name). Steps count finished optimiser steps, so probes before training stand at step 0. No times: those
-    differ from run to run.
+    moved nothing holds `skipped`, the reason, in their place; a probe line `step`, `tokens`, `probes` (bits per byte by
+    name) and what each gauge gave, under its name. Steps count finished optimiser steps, so probes before training
+    stand at step 0. No times: those differ from run to run.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
@@ -26,6 +26,7 @@ class Journal:
         self.losses: dict[int, float] = {}
         self.skipped: list[int] = []
         self._probes: dict[int, dict[str, float]] = {}
+        self._beside: dict[int, dict[str, Any]] = {}
         write_durably(path, b"")
 
     def add_step(self, step: int, tokens: int, loss: float, learning_rate: float, grad_norm: float) -> None:
@@ -38,13 +39,23 @@ class Journal:
         """Record a step whose text was read but which moved nothing."""
         self._add({"step": step, "tokens": tokens, "skipped": reason})
 
-    def add_probes(self, step: int, tokens: int, values: Mapping[str, float]) -> None:
-        """Record bits per byte by probe name."""
-        self._add({"step": step, "tokens": tokens, "probes": dict(values)})
+    def add_probes(
+        self, step: int, tokens: int, values: Mapping[str, float], beside: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Record bits per byte by probe name, and what gauges measured beside them."""
+        self._add({"step": step, "tokens": tokens, "probes": dict(values), **(beside or {})})
 
     def probes_at(self, step: int) -> dict[str, float] | None:
         """Bits per byte recorded at a step, None if there were none."""
         return self._probes.get(step)
+
+    def beside(self, step: int, gauge: str) -> dict[str, Any]:
+        """What a gauge gave at a step; nothing if it was not asked or had nothing to say."""
+        return dict(self._beside.get(step, {}).get(gauge, {}))
+
+    def last_beside(self, gauge: str) -> dict[str, Any]:
+        """What a gauge gave last."""
+        return self.beside(max(self._beside, default=0), gauge)
 
     def content(self) -> bytes:
         """The whole record, lines that wait for space included."""
@@ -56,7 +67,7 @@ class Journal:
         """Make the record what it was when a checkpoint was written."""
         write_durably(self.path, content)
         self._waiting = []
-        self._probes, self.last_loss, self.losses, self.skipped = {}, None, {}, []
+        self._probes, self._beside, self.last_loss, self.losses, self.skipped = {}, {}, None, {}, []
         for line in read_json_lines(self.path):
             self._remember(line)
 
@@ -83,6 +94,7 @@ class Journal:
     def _remember(self, line: Mapping[str, Any]) -> None:
         if "probes" in line:
             self._probes[int(line["step"])] = dict(line["probes"])
+            self._beside[int(line["step"])] = {key: value for key, value in line.items() if isinstance(value, Mapping)}
         elif "skipped" in line:
             self.skipped.append(int(line["step"]))
         else:

@@ -25,6 +25,7 @@ from langadapt.core.rng import stream_key
 from langadapt.core.types import Block
 from langadapt.train.batches import Layout
 from langadapt.train.checkpoint import Checkpoints, Saved
+from langadapt.train.gauge import Gauge
 from langadapt.train.head import Head
 from langadapt.train.incident import Decode, write_incident
 from langadapt.train.journal import Journal
@@ -107,6 +108,8 @@ class Surroundings:
     timing: Callable[[int, float], None] = lambda step, seconds: None
     plainly: Callable[[], AbstractContextManager[None]] = nullcontext
     unit: str = "bits per byte"
+    # measured with the probes; a run may be stopped by one
+    gauges: Sequence[Gauge] = ()
 
 
 @dataclass
@@ -281,13 +284,18 @@ def _probe(around: Surroundings, step: int, settings: Settings) -> None:
     if values is None:
         with around.plainly():
             values = around.probe()
+            beside = {gauge.name: found for gauge in around.gauges if (found := gauge.measure(step))}
         wrong = [name for name, value in sorted(values.items()) if not math.isfinite(value)]
         if wrong:
             raise TrainingFailed(f"{around.unit} of `{wrong[0]}` are not finite at step {step}", hint=_LOWER)
-        around.journal.add_probes(step, step * settings.batch_tokens, values)
+        around.journal.add_probes(step, step * settings.batch_tokens, values, beside)
     start = around.journal.probes_at(0)
     if start is None or step == 0:
         return
+    for gauge in around.gauges:
+        warning = gauge.judge(step, around.journal.beside(step, gauge.name), around.journal.beside(0, gauge.name))
+        if warning is not None:
+            around.progress.warn(warning)
     for name in sorted(values.keys() & start.keys()):
         rise = values[name] / start[name] - 1.0
         course = f"from {start[name]:.3f} to {values[name]:.3f} {around.unit}"

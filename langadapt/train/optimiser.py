@@ -64,7 +64,7 @@ class Optimiser:
         self.parameters = {name: value for name, value in model.named_parameters() if name in movable}
         for name, value in model.named_parameters():
             value.requires_grad_(name in movable)
-        tables = _tables(model)
+        tables = table_ids(model)
         groups: dict[str, list[nn.Parameter]] = {"matrices": [], "tables": [], "rest": []}
         for value in self.parameters.values():
             # Norms, biases and tables are not decayed: a row that is rarely seen would only shrink
@@ -206,7 +206,7 @@ def _reaches(rows: int, old_rows: int | None, new_rows: Ints | None) -> bool:
     return old_rows is not None and rows > old_rows
 
 
-def _tables(model: nn.Module) -> set[int]:
+def table_ids(model: nn.Module) -> set[int]:
     """Identities of the parameters that are tables: every nn.Embedding, and the head."""
     found = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     head = getattr(model, "get_output_embeddings", lambda: None)()

@@ -1,7 +1,7 @@
 """From a loaded model to a trained one: proof of isolation, checkpoints, disk, then the loop."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from langadapt.train.cost import write_seconds
 from langadapt.train.ema import Average, Averaging
 from langadapt.train.faster import Asked, check_compiler, compile_layers, recompute
 from langadapt.train.footprint import Kept, Shape, Work, memory_bytes
+from langadapt.train.gauge import Gauge
 from langadapt.train.head import find_head
 from langadapt.train.isolation import prove_isolation
 from langadapt.train.loop import BadStep, Settings, Surroundings, Trained, train
@@ -64,12 +65,14 @@ def fit(
     separator: int,
     result_bytes: int,
     averaging: Averaging | None = None,
+    gauges: Callable[[Optimiser], Sequence[Gauge]] = lambda optimiser: (),
     saves_end: bool = True,
 ) -> tuple[Trained, dict[str, Any]]:
     """Train; the second value says how it was computed (threads, precision, layout of documents)."""
     model.to(means.device)
     optimiser = Optimiser(model, movable, adam, old_rows=old_rows, new_rows=new_rows)
     optimiser.average = None if averaging is None else Average(optimiser, averaging)
+    around = replace(around, gauges=gauges(optimiser))
     own = around.checkpoints.newest()
     found = own if own is not None or branch is None else (branch.artifact, branch.saved)
     size = optimiser.checkpoint_bytes()

@@ -13,6 +13,8 @@ from langadapt.model.weights import open_weights
 
 if TYPE_CHECKING:
     from langadapt.train.adapters import Adapter
+    from langadapt.train.drift import Drift
+    from langadapt.train.optimiser import Ints, Optimiser
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,13 @@ class Trainable:
     def parameters(self) -> int:
         """Numbers that move."""
         return sum(value.numel() for name, value in self.model.named_parameters() if name in self.names)
+
+    def drift(self, optimiser: "Optimiser", base: Path, *, old_rows: int | None, new_rows: "Ints | None") -> "Drift":
+        """How far it has gone from the files in `base`."""
+        from langadapt.train.drift import Drift
+
+        slices, adapter = self.movable.slices, self.adapter
+        return Drift(self.model, optimiser, base, slices=slices, adapter=adapter, old_rows=old_rows, new_rows=new_rows)
 
     def write(
         self, base: Path, out: Path, texts: Sequence[Sequence[int]], *, progress: Progress
