@@ -1,0 +1,275 @@
+"""What each strategy learns of a new language and what it costs the old one: bits per byte after the same short run.
+
+    python -m tests.benchmarks.strategy_quality WORK --model FOLDER_OR_GGUF --target hu=TEXT --source en=TEXT \\
+        --other TEXT [--lid FILE] [--size 6k] [--seeds 3] [--steps 100] [--replay 0.2] [--threads 2] \\
+        [--only ARM/SEED]... [--again] [--dry-run]
+    python -m tests.benchmarks.strategy_quality WORK --table docs/which-strategy.md
+
+A cell is an arm and a seed: `cpt` for `--steps` steps of 1,024 tokens from one model with new tokens and their rows,
+then `evaluate` against the base on held-out text of the target, of the replayed source, and of another domain. Each is
+a process of its own, so that its time and its peak of memory are its own. What a cell gave is appended to
+WORK/results.jsonl; one that is there is left out unless `--again`, and one that was killed goes on where it was, so the
+same command can be run until all is done. `--only` takes wild cards (`ssu/*`). Text is raw: WORK/steps holds what the
+product's own verbs make of it (prepare, extend-vocab, init-embeddings, mix, calibrate), once for all cells.
+
+Seeds change the order of the data and what is drawn at random. All arms of a seed see the same stream, but those that
+are about the stream (`no-replay`, `curriculum`). Learning rates are those that the product chooses by itself.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.strategy_table import Results, fill
+
+STEP_TOKENS = 1024
+SETS = ("target", "source", "other")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A strategy of cpt with `-o` settings of its own, and the settings of mix for the stream that it reads.
+
+    `measured`: it is handed statistics of activations.
+    """
+
+    strategy: str = "full"
+    options: tuple[str, ...] = ()
+    mix: tuple[str, ...] = ()
+    replay: bool = True
+    measured: bool = False
+
+    @property
+    def stream(self) -> str:
+        """Name of its data, the same for arms that read the same."""
+        return "-".join(["replay" if self.replay else "plain", *self.mix]).replace("=", "-").replace("/", "-")
+
+
+ARMS = {
+    "full": Arm(),
+    "no-replay": Arm(replay=False),
+    "lora": Arm("lora"),
+    "rows-1": Arm(options=("new_rows_factor=1",)),
+    "hft": Arm("hft"),
+    "random": Arm("random", ("strategy_options.ratio=0.5",)),
+    "ssu": Arm("ssu", ("strategy_options.ratio=0.5",), measured=True),
+    # its tables are frozen by default, which leaves new tokens as they were made
+    "subnetwork": Arm("subnetwork", ("strategy_options.tables=new-rows",), measured=True),
+    "shielded-lora": Arm("shielded-lora", measured=True),
+    "ema": Arm(options=("ema=0.92", "ema_every=5")),
+    "curriculum": Arm(mix=("curriculum=true",)),
+}
+
+
+class Bench:
+    """Everything below the work folder."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given = given
+        self.work: Path = given.work
+        (self.target, self.target_text), (self.source, self.source_text) = given.target, given.source
+        self.steps = self.work / "steps"
+
+    def step(self, name: str, verb: str, *words: str) -> Path:
+        """The finished artifact of one verb, made if it is not there."""
+        place = self.steps / name
+        if not (place / "artifact.json").is_file():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self.run(verb, *words, "--out", str(place))
+        return place
+
+    def run(self, verb: str, *words: str) -> None:
+        """One verb in a process of its own. SystemExit with its code if it fails: the same command goes on."""
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.given.threads)}
+        done = subprocess.run([sys.executable, "-m", "langadapt", verb, *words, "--quiet"], env=environment,
+                              stdout=subprocess.DEVNULL)  # fmt: skip
+        if done.returncode:
+            say(f"langadapt {verb} {' '.join(words)}: exit {done.returncode}")
+            raise SystemExit(done.returncode)
+
+    def corpus(self, role: str) -> Path:
+        """Text made ready; that of another domain is only scored."""
+        lang, text, more = {
+            "target": (self.target, self.target_text, ()),
+            "source": (self.source, self.source_text, ()),
+            "other": (self.source, self.given.other, ("-o", "held_out_share=1.0")),
+        }[role]
+        lid = ("-o", f"lid_model={self.given.lid}") if self.given.lid else ()
+        return self.step(role, "prepare", str(text), "--lang", lang, *lid, *more)
+
+    def init(self) -> Path:
+        """The model that all cells begin with."""
+        target, source, model = self.corpus("target"), self.corpus("source"), self.given.model
+        tokenizer = self.step(
+            "tokenizer", "extend-vocab", model, str(target), "--guard", str(source), "--size", self.given.size
+        )
+        return self.step("init", "init-embeddings", model, str(tokenizer))
+
+    def data(self, arm: Arm, seed: int) -> Path:
+        """The stream of a seed."""
+        corpora = [f"{self.target}={self.corpus('target')}"]
+        replay = ()
+        if arm.replay:
+            corpora.append(f"{self.source}={self.corpus('source')}")
+            replay = ("--replay", f"{self.source}={self.given.replay}")
+        options = [part for text in arm.mix for part in ("-o", text)]
+        return self.step(f"data/{arm.stream}-{seed}", "mix", str(self.init()), *corpora, *replay, *options,
+                         "--seed", str(seed))  # fmt: skip
+
+    def statistics(self) -> Path:
+        """Activations of the model that all cells begin with, on text of both languages."""
+        corpora = (f"{self.target}={self.corpus('target')}", f"{self.source}={self.corpus('source')}")
+        return self.step("statistics", "calibrate", str(self.init()), *corpora)
+
+    def cell(self, name: str, seed: int) -> dict[str, Any]:
+        """One arm with one seed, from the shared model to its scores."""
+        arm, began, before = ARMS[name], time.monotonic(), os.getloadavg()[0]
+        folder = self.work / "cells" / f"{name}-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        init, data = self.init(), self.data(arm, seed)
+        given = ("--statistics", str(self.statistics())) if arm.measured else ()
+        options = [part for text in arm.options for part in ("-o", text)]
+        trained, scores = folder / "trained", folder / "scores"
+        if not (trained / "artifact.json").is_file():
+            # fmt: off
+            self.run("cpt", str(init), str(data), "--out", str(trained), "--strategy", arm.strategy, *given, *options,
+                     "--lang", self.target, "--steps", str(self.given.steps), "-o", f"batch_tokens={STEP_TOKENS}",
+                     "--max-forgetting", "1000", "-o", "keep_checkpoints=1", "--seed", str(seed),
+                     "-o", f"threads={self.given.threads}")
+            # fmt: on
+        sets = [part for role in SETS for part in ("--set", f"{role}={self.corpus(role)}")]
+        if not (scores / "artifact.json").is_file():
+            self.run("evaluate", self.given.model, str(trained), *sets, "--out", str(scores), "-o", "context_bytes=600",
+                     "-o", "continuations=0", "--set-bytes", self.given.set_bytes)  # fmt: skip
+        found = {"arm": name, "seed": seed, "steps": self.given.steps, "langs": [self.target, self.source, self.source]}
+        found |= {"scores": segments(scores), **costs(trained), "load": [before, os.getloadavg()[0]]}
+        found["seconds_of_cell"] = round(time.monotonic() - began)
+        shutil.rmtree(folder)
+        return found
+
+    def lacks(self, arm: Arm) -> str | None:
+        """What this version of langadapt does not have of it."""
+        from langadapt.core.registry import method_names, verb_names
+        from langadapt.core.verb import load
+
+        keys = {"cpt": arm.options, "mix": arm.mix}
+        unknown = [f"`{verb}` has no `{text.split('=')[0]}`" for verb, texts in keys.items() for text in texts
+                   if text.split("=")[0].split(".")[0] not in load(verb).config.model_fields]  # fmt: skip
+        if arm.strategy not in method_names("select"):
+            return f"no strategy `{arm.strategy}`"
+        if arm.measured and "calibrate" not in verb_names():
+            return "no verb `calibrate`"
+        return unknown[0] if unknown else None
+
+
+def segments(scores: Path) -> dict[str, Any]:
+    """Bytes of every segment, and its nats by the base and by the adapted model, by set."""
+    found: dict[str, Any] = {role: {"bytes": [], "base": [], "adapted": []} for role in SETS}
+    for line in (scores / "segments.jsonl").read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        one = found[entry["set"]]
+        one["bytes"].append(entry["bytes"])
+        for model in ("base", "adapted"):
+            one[model].append(round(entry["nll"][model], 4))
+    return found
+
+
+def costs(trained: Path) -> dict[str, Any]:
+    """Numbers that moved, bytes of masters, gradients and moments, peak memory and seconds of the whole run."""
+    facts = json.loads((trained / "artifact.json").read_text(encoding="utf-8"))["facts"]
+    run = json.loads((trained / "run.json").read_text(encoding="utf-8"))
+    timings = map(json.loads, (trained / "timings.jsonl").read_text(encoding="utf-8").splitlines())
+    steps = sorted(entry["seconds"] for entry in timings if entry["name"] == "train_step")
+    return {
+        "trained": facts["trained_parameters"],
+        "state_bytes": facts.get("state_bytes"),
+        "learning_rate": facts["learning_rate"],
+        "icl": facts.get("icl"),
+        "peak_bytes": run["peak_memory_bytes"],
+        "seconds": run["seconds"],
+        "step_seconds": steps[len(steps) // 2] if steps else None,
+    }
+
+
+def results(work: Path) -> Results:
+    """The last result of every cell."""
+    path = work / "results.jsonl"
+    # a kill in the middle of a line leaves one without an end
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+    return {(entry["arm"], entry["seed"]): entry for entry in map(json.loads, lines)}
+
+
+def wanted(seeds: int, only: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Cells to make, all arms with the first seed before any with the second."""
+    for seed in range(seeds):
+        for name in ARMS:
+            if not only or any(fnmatchcase(f"{name}/{seed}", pattern) for pattern in only):
+                yield name, seed
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"`{text}` is not NAME=PATH")
+    return name, value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--model")
+    parser.add_argument("--target", type=pair)
+    parser.add_argument("--source", type=pair)
+    parser.add_argument("--other")
+    parser.add_argument("--lid")
+    parser.add_argument("--size", default="6k")
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--replay", type=float, default=0.2)
+    parser.add_argument("--set-bytes", default="20kB")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--dry-run", action="store_true", help="say which cells are to be made")
+    parser.add_argument("--table", type=Path)
+    given = parser.parse_args()
+    if given.table:
+        found = results(given.work)
+        if not found:
+            parser.error(f"{given.work} holds no results")
+        fill(given.table, found)
+        return
+    if not (given.model and given.target and given.source and given.other):
+        parser.error("--model, --target, --source and --other are needed")
+    bench = Bench(given)
+    there = {} if given.again else results(given.work)
+    lacking = {name: why for name, arm in ARMS.items() if (why := bench.lacks(arm)) is not None}
+    for name, why in lacking.items():
+        say(f"{name}: left out, {why}")
+    for name, seed in wanted(given.seeds, given.only):
+        if name in lacking or ((name, seed) in there and there[name, seed]["steps"] == given.steps):
+            continue
+        say(f"{time.strftime('%H:%M')} {name}, seed {seed}")
+        if given.dry_run:
+            continue
+        line = json.dumps(bench.cell(name, seed), ensure_ascii=False)
+        with (given.work / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    main()

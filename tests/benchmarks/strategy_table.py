@@ -1,0 +1,94 @@
+"""Results of strategy_quality.py as markdown, written between two marks of a page."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from langadapt.evaluate.bootstrap import Resampled
+
+BEGIN, END = "<!-- table made by tests/benchmarks/strategy_quality.py -->", "<!-- end of table -->"
+CONTROL = "full"
+_SAMPLES = 10_000
+_TITLES = {"target": "{}", "source": "{}, replayed domain", "other": "{}, other domain"}
+
+Results = Mapping[tuple[str, int], Mapping[str, Any]]
+Runs = Sequence[Mapping[str, Any]]
+
+
+def fill(page: Path, results: Results) -> None:
+    """Replace what stands between the marks of the page."""
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}", encoding="utf-8")
+
+
+def table(results: Results) -> str:
+    """Two tables, one row an arm: bits per byte with the difference from `full` (95 %), and what it cost.
+
+    Values are means over seeds, with half of how far the seeds lie apart. Differences are paired: of the seeds that
+    both have, resampled over segments.
+    """
+    grouped: dict[str, list[Mapping[str, Any]]] = {}
+    for (name, _), entry in results.items():
+        grouped.setdefault(name, []).append(entry)
+    first = next(iter(results.values()))
+    titles = [title.format(lang) for title, lang in zip(_TITLES.values(), first["langs"], strict=True)]
+    icl = any(entry.get("icl") is not None for entry in results.values())
+    head = ["arm", "seeds"] + [part for title in titles for part in (title, "more than `full`, 95 %")]
+    quality = [head + ["ICL probe"] * icl]
+    bits = ["base", ""]
+    for role in _TITLES:
+        bits += [f"{_bits(first['scores'][role], 'base'):.3f}", ""]
+    quality.append(bits + [""] * icl)
+    cost = [["arm", "numbers that move", "state", "peak memory", "s a step", "minutes"]]
+    for name, runs in grouped.items():
+        row = [f"`{name}`", str(len(runs))]
+        for role in _TITLES:
+            row += [_spread([_bits(run["scores"][role], "adapted") for run in runs]), _beside(grouped, name, role)]
+        probe = [run["icl"] for run in runs if run.get("icl") is not None]
+        quality.append(row + ([_spread(probe) if probe else "-"] if icl else []))
+        cost.append([f"`{name}`", f"{runs[0]['trained']:,}", _bytes(runs[0]["state_bytes"]),
+                     _bytes(max(run["peak_bytes"] for run in runs)), f"{_mean(runs, 'step_seconds'):.2f}",
+                     f"{_mean(runs, 'seconds') / 60:.1f}"])  # fmt: skip
+    return f"After {first['steps']} steps:\n\n{_markdown(quality)}\n\n{_markdown(cost)}"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *rest = rows
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rest))
+
+
+def _bits(found: Mapping[str, Any], model: str) -> float:
+    return math.fsum(found[model]) / math.log(2) / sum(found["bytes"])
+
+
+def _spread(values: Sequence[float]) -> str:
+    apart = f" ± {(max(values) - min(values)) / 2:.3f}" if max(values) - min(values) > 0.0005 else ""
+    return f"{sum(values) / len(values):.3f}{apart}"
+
+
+def _mean(runs: Runs, key: str) -> float:
+    return math.fsum(run[key] or 0.0 for run in runs) / len(runs)
+
+
+def _bytes(size: float | None) -> str:
+    return "-" if size is None else f"{size / 1e9:.2f} GB"
+
+
+def _beside(grouped: Mapping[str, Runs], name: str, role: str) -> str:
+    """Difference from the control, means over the seeds that both have."""
+    if name == CONTROL or CONTROL not in grouped:
+        return "-"
+    both = {run["seed"] for run in grouped[name]} & {run["seed"] for run in grouped[CONTROL]}
+    if not both:
+        return "-"
+    nats = {}
+    for arm in (name, CONTROL):
+        columns = [run["scores"][role]["adapted"] for run in grouped[arm] if run["seed"] in both]
+        nats[arm] = [math.fsum(values) / len(values) for values in zip(*columns, strict=True)]
+    lengths = grouped[name][0]["scores"][role]["bytes"]
+    delta = Resampled(nats, lengths, samples=_SAMPLES, seed=0, name=role).compare(name, CONTROL).delta
+    interval = "" if delta.low is None or delta.high is None else f" [{delta.low:+.3f}, {delta.high:+.3f}]"
+    return f"{delta.value:+.3f}{interval}".replace("-", "−")
