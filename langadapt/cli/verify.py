@@ -1,8 +1,8 @@
-"""Prove again what was promised: the files of an artifact, the tokens of a vocabulary.
+"""Prove again what was promised: the files of an artifact, the tokens of a vocabulary, the shield of a training.
 
 `artifact DIR` reads every file of an artifact, and of those inside it, and compares it with its digest (exit 3 if one
-differs). `vocab BASE EXTENDED` compares a tokenizer, or a model with it, with what it was made from (exit 1 if a
-promise does not hold).
+differs). `vocab BASE EXTENDED` compares a tokenizer, or a model with it, with what it was made from; `shield BASE
+TUNED` compares a trained model with the one its training began with, bit by bit (exit 1 if a promise does not hold).
 """
 
 from pathlib import Path
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from langadapt.steps.verify_vocab import Verified
 
 PANEL = "Input"
-ACTIONS = {"artifact": ("DIR", 1), "vocab": ("BASE EXTENDED", 2)}
+ACTIONS = {"artifact": ("DIR", 1), "vocab": ("BASE EXTENDED", 2), "shield": ("BASE TUNED", 2)}
 EXAMPLES = (
     "Examples:\n\n"
     "langadapt verify artifact runs/cpt\n\n"
     "langadapt verify vocab models/smollm2 runs/tokenizer --text data/en\n\n"
-    "langadapt verify vocab models/smollm2 runs/init"
+    "langadapt verify vocab models/smollm2 runs/init\n\n"
+    "langadapt verify shield runs/init runs/cpt --selection runs/selection"
 )
 
 
@@ -52,6 +53,11 @@ def verify(
                      help="vocab: text file, folder or corpus artifact. That of the guard must keep its ids, other "
                      "text is measured (repeatable)."),
     ] = None,
+    selection: Annotated[
+        str | None,
+        typer.Option("--selection", metavar="DIR", show_default=False, rich_help_panel=PANEL,
+                     help="shield: what was allowed to move; by default what the trained model says itself."),
+    ] = None,
     max_bytes: Annotated[
         str, typer.Option("--max-bytes", metavar="BYTES", help="vocab: measure on about the first so many bytes.",
                           rich_help_panel=PANEL)
@@ -66,8 +72,12 @@ def verify(
         raise ConfigError(f"`verify {action}` takes {words}, not {len(places)}")
     if text and action != "vocab":
         raise ConfigError(f"`verify {action}` takes no --text")
+    if selection is not None and action != "shield":
+        raise ConfigError(f"`verify {action}` takes no --selection")
     if action == "artifact":
         _artifact(Path(places[0]))
+    elif action == "shield":
+        _shield(places[0], places[1], selection)
     else:
         _vocab(places[0], places[1], text or [], max_bytes)
 
@@ -161,3 +171,14 @@ def _vocab_tables(found: "Verified") -> list[Table]:
         columns = ("text", "words", "with other ids", "lines", "with the same ids", "for example")
         tables.append(Table("text that is not the guard's: nothing is promised", columns, measured))
     return tables
+
+
+def _shield(base: str, tuned: str, selection: str | None) -> None:
+    from langadapt.steps import verify_shield as steps
+
+    place = None if selection is None else Path(_resolved(selection))
+    with listening(screen, "verify") as listener:
+        found = steps.verify_shield(_resolved(base), _resolved(tuned), place, progress=Progress(listener))
+    data = {"schema": "langadapt/verify-shield/1", "base": base, "tuned": tuned, **steps.record(found)}
+    screen.emit(data, tables=[steps.table(found)])
+    steps.insist(found)
