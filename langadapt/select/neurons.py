@@ -1,6 +1,6 @@
 """What the methods that choose neurons have in common: how many, of which language, and what moves beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from pydantic import Field
 from langadapt.core.config import Options
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.types import Portion, Slice
-from langadapt.select.choice import TablesMove, portion_of_tables
+from langadapt.select.choice import TablesMove, by_layer, portion_of_tables
 
 if TYPE_CHECKING:
     from langadapt.select.inputs import SelectInputs
@@ -78,6 +78,21 @@ def fitting(inputs: "SelectInputs", rates: "Floats") -> None:
             f"the statistics are of {list(rates.shape)} neurons, the model has {len(wanted)} layers of "
             f"{' or '.join(f'{width:,}' for width in sorted(set(wanted)))}"
         )
+
+
+def told(sets: "Mapping[str, Ids]", chosen: int, widths: Sequence[int]) -> dict[str, Any]:
+    """What a selection keeps of the sets: neurons of each language layer by layer, how many, and those of each pair."""
+    langs = sorted(sets)
+    return {
+        "neurons": {lang: [ids.tolist() for ids in by_layer(sets[lang], widths)] for lang in langs},
+        "counts": {lang: len(sets[lang]) for lang in langs},
+        "chosen": chosen,
+        "overlap": {
+            f"{one} {other}": len(np.intersect1d(sets[one], sets[other]))
+            for place, one in enumerate(langs)
+            for other in langs[place + 1 :]
+        },
+    }
 
 
 def no_neurons(lang: str, why: str) -> DataError:
