@@ -183,7 +183,9 @@ def _train(
     if compared is not None:
         out.run_record["compared"] = compared
     facts = {"final_loss": journal.last_loss, "probes": journal.summary(), "layout": record["layout"]}
-    return facts | {"drift": journal.last_beside("drift")}
+    facts |= {"drift": journal.last_beside("drift")}
+    shielded = subject.prove_shield(given.path, out.folder, progress=out.progress)
+    return facts if shielded is None else facts | {"shield": shielded}
 
 
 def _surroundings(
@@ -253,6 +255,7 @@ def _fit(
         branch=branch,
         old_rows=old,
         new_rows=new,
+        parts=subject.parts,
         vocabulary=int(data.facts["vocabulary"]),
         separator=int(data.facts["document_separator"]),
         result_bytes=0 if trial else size,

@@ -33,6 +33,7 @@ class Saved:
     """Where a checkpoint stands: its step, blocks read per source, how it was computed, and what it belongs to.
 
     `moved` counts the steps of each parameter that has taken one; `origin` is what a branch from here must know.
+    `parts` is the digest of what moves of which tensor, empty where all that moves does so as a whole.
     """
 
     step: int
@@ -40,6 +41,7 @@ class Saved:
     computed_with: dict[str, Any] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+    parts: str = ""
 
 
 def read_saved(artifact: Artifact) -> Saved:
@@ -52,6 +54,7 @@ def read_saved(artifact: Artifact) -> Saved:
             dict(state["computed_with"]),
             {name: int(steps) for name, steps in state["moved"].items()},
             dict(state["origin"]),
+            str(state.get("parts", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"`{artifact.path / 'state.json'}` is not of this version of langadapt") from error
@@ -91,6 +94,8 @@ class Checkpoints:
                 "origin": dict(self.origin(step)),
                 "files": files,
             }
+            if optimiser.parts.digest:
+                state["parts"] = optimiser.parts.digest
             write_durably(target.folder / "state.json", pretty_json(state))
             target.commit({"step": step})
         reserve(2 * (time.monotonic() - began))
@@ -153,6 +158,11 @@ class Checkpoints:
 
     def restore(self, artifact: Artifact, saved: Saved, optimiser: Optimiser, journal: Journal) -> None:
         """Put weights, moments and journal back as they were. DataError if the checkpoint is of other weights."""
+        if saved.parts != optimiser.parts.digest:
+            raise DataError(
+                f"`{artifact.path}` was written by a run in which other rows, columns or values may move than in this",
+                hint="give the selection, or the strategy with its options, of that run",
+            )
         if strange := saved.moved.keys() - optimiser.parameters.keys():
             raise _of_others(artifact, min(strange))
         missing, average = optimiser.expect(saved.moved), optimiser.average

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from langadapt.core.types import Slice
 from langadapt.model.facts import stored_name
 from langadapt.model.save import stored_as
 from langadapt.model.weights import Weights, open_weights
 from langadapt.train.adapters import NAME, Adapter
-from langadapt.train.optimiser import Ints, Optimiser, table_ids
+from langadapt.train.optimiser import Ints, Optimiser
+from langadapt.train.sliced_layers import table_ids
 
 # Numbers that are compared at once, so that widening to fp32 and the difference stay at 64 MB.
 _AT_ONCE = 1 << 23
@@ -36,13 +36,13 @@ class Drift:
         optimiser: Optimiser,
         folder: Path,
         *,
-        slices: Mapping[str, Slice],
         adapter: Adapter | None,
         new_rows: Ints | None,
         old_rows: int | None,
     ) -> None:
-        """`folder` holds the files of the model before training; a slice is compared with its places of them."""
-        self._optimiser, self._folder, self._slices, self._adapter = optimiser, folder, slices, adapter
+        """`folder` holds the files of the model before training; a part is compared with its places of them."""
+        self._optimiser, self._folder, self._adapter = optimiser, folder, adapter
+        self._parts = {part.master: part for part in optimiser.parts.sliced}
         self._tables = table_ids(model)
         self._new_rows, self._old_rows = new_rows, old_rows
 
@@ -76,11 +76,11 @@ class Drift:
         for name, value in sorted(self._optimiser.parameters.items()):
             if id(value) in inside:
                 continue
-            start = weights.read(stored_as(weights, name))
-            part, rows = self._slices.get(name), None
+            part, rows = self._parts.get(name), None
+            start = weights.read(stored_as(weights, name if part is None else part.name))
             if part is not None:
-                ids = torch.from_numpy(part.ids).long()
-                start, rows = start.index_select(part.axis, ids), ids if part.axis == 0 else None
+                ids = torch.from_numpy(part.slice.ids).long()
+                start, rows = start.index_select(part.slice.axis, ids), ids if part.slice.axis == 0 else None
             if id(value) not in self._tables:
                 yield "body", *_change(value, start)
                 continue

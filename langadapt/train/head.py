@@ -15,6 +15,7 @@ from torch import nn
 
 from langadapt.train.batches import Batch
 from langadapt.train.loss import HEAD_PIECES_FROM, Bend, cross_entropy, head_cross_entropy
+from langadapt.train.sliced_layers import SlicedLinear, kind_of, moving_rows
 from langadapt.train.stored import StoredLinear
 
 # fp32 rounding between one product and another is 1e-6 of the largest logit; a cap that was missed is 1e-2 and more.
@@ -47,7 +48,10 @@ def find_head(model: nn.Module) -> Head | None:
 
 def _plain(module: nn.Module) -> nn.Linear | None:
     """The module if it is a linear layer; a subclass (adapters, quantised layers) may multiply differently."""
-    return module if isinstance(module, nn.Linear) and type(module) in (nn.Linear, StoredLinear) else None
+    kind = kind_of(module)
+    if not isinstance(module, nn.Linear) or kind not in (nn.Linear, StoredLinear, SlicedLinear):
+        return None
+    return module if kind is not SlicedLinear or moving_rows(module) is not None else None
 
 
 def _bend(config: Any) -> Bend:
@@ -93,7 +97,10 @@ def loss_of(model: nn.Module, batch: Batch, divisor: int, head: Head | None) -> 
     if head is not None and tokens * head.linear.weight.shape[0] > HEAD_PIECES_FROM:
         hidden = _hidden_states(model, batch, head)
         if hidden is not None:
-            return head_cross_entropy(hidden, head.linear.weight, head.linear.bias, batch.labels_BL, divisor, head.bend)
+            return head_cross_entropy(
+                hidden, head.linear.weight, head.linear.bias, batch.labels_BL, divisor, head.bend,
+                moving_rows(head.linear),
+            )  # fmt: skip
     return cross_entropy(forward(model, batch), batch.labels_BL, divisor)
 
 

@@ -78,13 +78,17 @@ class _HeadCrossEntropy(torch.autograd.Function):
         labels_N: torch.Tensor,
         divisor: float,
         bend: Bend,
+        moving_KH: torch.Tensor | None,
+        rows_K: torch.Tensor | None,
     ) -> torch.Tensor:
         kind = hidden_NH.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_NH.dtype
         moves_hidden, moves_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        # of a head some of whose rows move, the gradient is made for these only
+        own = moving_KH if moving_KH is not None and ctx.needs_input_grad[6] else weight_VH if moves_weight else None
         moves_bias = bias_V is not None and ctx.needs_input_grad[2]
         hidden_gradient = torch.empty_like(hidden_NH) if moves_hidden else None
-        weight_gradient = torch.empty_like(weight_VH, dtype=torch.float32) if moves_weight else None
+        weight_gradient = None if own is None else torch.empty_like(own, dtype=torch.float32)
         bias_gradient = torch.zeros_like(bias_V, dtype=torch.float32) if moves_bias and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float64, device=hidden_NH.device)
         rows = max(_FEWEST_ROWS, HEAD_PIECE_NUMBERS // weight_VH.shape[0])
@@ -98,13 +102,16 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 if hidden_gradient is not None:
                     hidden_gradient[piece] = gradient @ weight
                 if weight_gradient is not None:
-                    _add_product(weight_gradient, gradient, hidden, first=piece.start == 0)
+                    some = gradient if own is weight_VH or rows_K is None else gradient.index_select(1, rows_K)
+                    _add_product(weight_gradient, some, hidden, first=piece.start == 0)
                 if bias_gradient is not None:
                     bias_gradient += gradient.sum(0, dtype=torch.float32)
+        made = None if weight_gradient is None or own is None else weight_gradient.to(own.dtype)
         ctx.gradients = (
             hidden_gradient,
-            None if weight_gradient is None else weight_gradient.to(weight_VH.dtype),
+            made if own is weight_VH else None,
             None if bias_gradient is None or bias_V is None else bias_gradient.to(bias_V.dtype),
+            made if own is not weight_VH else None,
         )
         return (total / divisor).float()
 
@@ -113,7 +120,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         gradients = tuple(None if value is None else value.mul_(upstream[0].to(value.dtype)) for value in ctx.gradients)
         # The head's gradient is as large as the head: nothing may hold it once it is handed out
         ctx.gradients = ()
-        return (*gradients, None, None, None)
+        return (*gradients[:3], None, None, None, gradients[3], None)
 
 
 def _pieces(length: int, rows: int) -> Iterator[slice]:
@@ -174,13 +181,16 @@ def head_cross_entropy(
     labels_BL: torch.Tensor,
     divisor: int,
     bend: Bend,
+    rows: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """`cross_entropy` of the logits that head and bend would make of hidden states, without making them all.
 
+    `rows` are those of a frozen head that move, and their numbers; the gradient is made for them alone.
     Products are in the autocast dtype, else in that of the hidden states; the loss in fp32. Backward may be called
     once.
     """
     loss: torch.Tensor = _HeadCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_BLH.reshape(-1, hidden_BLH.shape[-1]), weight_VH, bias_V, labels_BL.reshape(-1), float(divisor), bend
-    )
+        hidden_BLH.reshape(-1, hidden_BLH.shape[-1]), weight_VH, bias_V, labels_BL.reshape(-1), float(divisor), bend,
+        *((None, None) if rows is None else rows),
+    )  # fmt: skip
     return loss

@@ -5,7 +5,7 @@ in memory with the folder that was written (the same numbers, so a tight bound).
 was not tied again, a tensor under a wrong name, or a matrix that was written transposed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ from langadapt.model.save import stored_as, write_model, write_tensors
 from langadapt.model.tables import table_names
 from langadapt.model.weights import DTYPE_NAMES, open_weights
 from langadapt.train.adapters import NAME, Adapter
+from langadapt.train.slices import Parts
+
+# What is written of a tensor: its values, or a function that makes them when they are written.
+Replaced = torch.Tensor | Callable[[], torch.Tensor]
 
 FOLDER = "adapter"
 # Root mean square of the difference, as a share of that of the logits. Rounding to the dtype of the files made, on
@@ -50,19 +54,30 @@ def stored_dtypes(folder: Path) -> Callable[[str], torch.dtype]:
 
 
 def write_merged(
-    adapter: Adapter, base: Path, out: Path, texts: Sequence[Sequence[int]], *, keep: bool, progress: Progress
+    adapter: Adapter,
+    base: Path,
+    out: Path,
+    texts: Sequence[Sequence[int]],
+    *,
+    keep: bool,
+    parts: Parts,
+    placed: Callable[[dict[str, torch.Tensor]], Mapping[str, Replaced]],
+    progress: Progress,
 ) -> Compared:
     """Merge, write the whole model folder into `out`, load it and compare; `texts` are token ids to compare on.
 
-    With `keep` the adapter is saved too, in `out/adapter`. The model in memory is empty afterwards. LangadaptError: the
-    folder that was written does not compute what was trained.
+    `parts` move beside the adapter; `placed` makes what is written of the merged tensors, by name. With `keep` the
+    adapter is saved too, in `out/adapter`. The model in memory is empty afterwards. LangadaptError: the folder that was
+    written does not compute what was trained.
     """
     model: Any = adapter.model
     dtype_of, tables = stored_dtypes(base), table_names(model)
     trained = _logits(model, texts)
     if keep:
-        save_adapter(adapter, out / FOLDER, dtype_of)
+        save_adapter(adapter, out / FOLDER, dtype_of, also=frozenset(part.name for part in parts.sliced))
     merged = adapter.merge(dtype_of)
+    for part in parts.sliced:
+        part.round(dtype_of(part.name))
     rounded = _logits(model, texts)
     coarsest = max((value.dtype for value in merged.values()), key=lambda dtype: _ROUNDING[dtype])
     merging = difference(trained, rounded)
@@ -72,7 +87,7 @@ def write_merged(
             f"at most {_ROUNDING[coarsest]:.2g} is rounding; nothing was written",
             hint="train with a lower `--learning-rate`, or on a base stored in float32",
         )
-    write_model(base, out, merged, progress=progress)
+    write_model(base, out, placed(merged), progress=progress)
     merged.clear()
     for value in model.parameters():
         value.data = value.data.new_empty(0)  # the folder is loaded whole next: do not hold two models
@@ -111,17 +126,19 @@ def _logits(model: Any, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     ]
 
 
-def save_adapter(adapter: Adapter, folder: Path, stored_as: Callable[[str], torch.dtype]) -> None:
+def save_adapter(
+    adapter: Adapter, folder: Path, stored_as: Callable[[str], torch.dtype], *, also: frozenset[str] = frozenset()
+) -> None:
     """Write what was trained as a folder that `peft.PeftModel.from_pretrained(base, folder)` reads.
 
-    It holds the adapter in fp32 and the trained tables in the dtype of the base's files.
+    It holds the adapter in fp32 and the trained tables, and `also` other parameters, in the dtype of the base's files.
     """
     from peft.utils.save_and_load import get_peft_model_state_dict
 
     model: Any = adapter.model
     tensors = dict(get_peft_model_state_dict(model, adapter_name=NAME, save_embedding_layers=False))
     for name, value in model.named_parameters():
-        if name in adapter.names and not any(name.startswith(f"{layer}.") for layer in adapter.layers):
+        if name in adapter.names | also and not any(name.startswith(f"{layer}.") for layer in adapter.layers):
             tensors[name] = value.to(stored_as(name))
     folder.mkdir()
     named = {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in tensors.items()}

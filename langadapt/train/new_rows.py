@@ -27,7 +27,13 @@ class NewRows(nn.Module):
         super().__init__()
         table: Any = inner.weight
         self.inner = inner
-        self.scale = _scale_of(inner)
+        scale = scale_of(inner)
+        if scale is None:
+            raise DataError(
+                f"the input table of this model ({type(inner).__name__}) does more than look up and scale its rows, "
+                "so they cannot be refined"
+            )
+        self.scale = scale
         self.rows = nn.Parameter(table.detach()[ids.to(table.device)].float())
         self.register_buffer("first", self.rows.detach().clone(), persistent=False)
         self.still: torch.Tensor | None = None
@@ -70,23 +76,21 @@ class NewRows(nn.Module):
 
 
 @torch.no_grad()
-def _scale_of(inner: nn.Module) -> float:
-    """What a model multiplies looked-up rows by, read off and shown on some rows. DataError if it does anything else.
+def scale_of(inner: nn.Module) -> float | None:
+    """What a model multiplies looked-up rows by, read off and shown on some rows. None if it does anything else.
 
     Gemma's embedding multiplies by the root of the width, others do so elsewhere or not at all.
     """
     table: Any = inner.weight
+    if table.is_meta:
+        return 1.0
     few = table[:_SHOWN].float()
     ids = torch.arange(len(few), device=table.device)
     # in fp32: what a narrow dtype rounds would hide a small difference
     plain, given = functional.embedding(ids, few), torch.func.functional_call(inner, {"weight": few}, (ids,)).float()
     named = getattr(inner, "embed_scale", None)
     scale = 1.0 if named is None else float(named)
-    if given.shape == plain.shape:
-        largest = max(1e-30, float(given.abs().max()))
-        if float((given - plain * scale).abs().max()) <= _TOLERANCE * largest:
-            return scale
-    raise DataError(
-        f"the input table of this model ({type(inner).__name__}) does more than look up and scale its rows, "
-        "so they cannot be refined"
-    )
+    if given.shape != plain.shape:
+        return None
+    largest = max(1e-30, float(given.abs().max()))
+    return scale if float((given - plain * scale).abs().max()) <= _TOLERANCE * largest else None

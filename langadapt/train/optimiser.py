@@ -10,6 +10,8 @@ from torch import nn
 
 from langadapt.train import lowbit
 from langadapt.train.footprint import AVERAGE_BYTES, MOMENT_BYTES
+from langadapt.train.sliced_layers import table_ids
+from langadapt.train.slices import ALL_WHOLE, Hold, Parts
 
 if TYPE_CHECKING:
     from langadapt.train.ema import Average
@@ -53,29 +55,33 @@ class Optimiser:
         *,
         old_rows: int | None,
         new_rows: Ints | None = None,
+        parts: Parts = ALL_WHOLE,
     ) -> None:
         """`old_rows` is the number of rows the base model had, None if the model got no new ones.
 
-        `new_rows` names the new ones where they are not simply those after the old ones.
+        `new_rows` names the new ones where they are not simply those after the old ones. `parts` says which of the
+        `movable` parameters stand for a part of a tensor, and which are not to move as wholes.
         """
         self.settings = settings
         # of what moves; kept in checkpoints beside it
         self.average: Average | None = None
+        self.parts = parts
         self.parameters = {name: value for name, value in model.named_parameters() if name in movable}
         for name, value in model.named_parameters():
             value.requires_grad_(name in movable)
+        self._masters = {part.master: part for part in parts.sliced}
+        self._held = [Hold(self.parameters[name], held) for name, held in sorted(parts.held.items())]
         tables = table_ids(model)
         groups: dict[str, list[nn.Parameter]] = {"matrices": [], "tables": [], "rest": []}
         for value in self.parameters.values():
             # Norms, biases and tables are not decayed: a row that is rarely seen would only shrink
             kind = "tables" if id(value) in tables else "matrices" if value.ndim >= 2 else "rest"
             groups[kind].append(value)
-        self._tables = [
-            value
-            for value in self.parameters.values()
-            if id(value) in tables and _reaches(value.shape[0], old_rows, new_rows)
-        ]
-        self._new_rows = slice(old_rows or 0, None) if new_rows is None else torch.from_numpy(new_rows)
+        self._faster: list[tuple[nn.Parameter, slice | torch.Tensor]] = []
+        for name, value in self.parameters.items():
+            rows = self._new_rows(name, value, old_rows, new_rows) if id(value) in tables else None
+            if rows is not None:
+                self._faster.append((value, rows))
         described: list[dict[str, Any]] = [
             {"params": groups["matrices"], "weight_decay": settings.weight_decay, "factor": 1.0},
             {"params": groups["tables"], "weight_decay": 0.0, "factor": settings.tables_factor},
@@ -91,6 +97,19 @@ class Optimiser:
             if settings.lowbit
             else torch.optim.AdamW(described, lr=0.0, betas=settings.betas, eps=settings.epsilon, fused=True)
         )
+
+    def _new_rows(
+        self, name: str, value: nn.Parameter, old_rows: int | None, new_rows: Ints | None
+    ) -> slice | torch.Tensor | None:
+        """Where the rows of new tokens are in a table, or in the part of one that moves; None: nowhere."""
+        part = self._masters.get(name)
+        if part is not None and part.slice.axis == 0:
+            ids = part.slice.ids
+            new = np.isin(ids, new_rows) if new_rows is not None else ids >= (old_rows or 2**31)
+            return torch.from_numpy(np.flatnonzero(new)).to(value.device) if new.any() else None
+        if not _reaches(value.shape[0], old_rows, new_rows):
+            return None
+        return slice(old_rows or 0, None) if new_rows is None else torch.from_numpy(new_rows)
 
     def only(self, names: Collection[str] | None) -> None:
         """From now on only these of its parameters move, None means all; moments of the others stand still."""
@@ -112,7 +131,9 @@ class Optimiser:
             state[key] = lowbit.new_moment(value, settings.moments, signed=name == "mean")
 
     def gradient_norm(self) -> torch.Tensor:
-        """Norm over all gradients, before clipping."""
+        """Norm over all gradients of what moves, before clipping."""
+        for hold in self._held:
+            hold.drop_gradient()
         gradients = [value.grad for value in self.parameters.values() if value.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
 
@@ -127,17 +148,18 @@ class Optimiser:
                 group["lr"] = learning_rate * group["factor"]
         self.prepare()
         factor = self.settings.new_rows_factor
-        faster = [table for table in self._tables if table.grad is not None] if factor != 1.0 else []
+        faster = [each for each in self._faster if each[0].grad is not None] if factor != 1.0 else []
         # AdamW without decay moves a weight by lr x (a direction that does not depend on lr), so multiplying what
         # the step did is the same as a larger learning rate; it costs a copy of the new rows only.
-        before = [table.detach()[self._new_rows].clone() for table in faster]
+        before = [table.detach()[rows].clone() for table, rows in faster]
         if self.settings.lowbit:
             lowbit.move(self._adam, moving[0].device, compiled=self.settings.compiled)
         else:
             self._adam.step()
-        for table, old in zip(faster, before, strict=True):
-            rows = table.detach()
-            rows[self._new_rows] = rows[self._new_rows].clone().sub_(old).mul_(factor).add_(old)
+        for (value, places), old in zip(faster, before, strict=True):
+            table = value.detach()
+            table[places] = table[places].clone().sub_(old).mul_(factor).add_(old)
+        self.refresh()
         self.forget()
 
     def forget(self) -> None:
@@ -145,7 +167,11 @@ class Optimiser:
         self._adam.zero_grad(set_to_none=True)
 
     def refresh(self) -> None:
-        """Called after values of `parameters` were changed from outside: the model computes with these themselves."""
+        """After values of `parameters` changed: put back what is held, write parts through to their tensors."""
+        for hold in self._held:
+            hold.put_back()
+        for part in self._masters.values():
+            part.write_through()
 
     def moved(self) -> dict[str, int]:
         """How many steps each parameter has taken; those that never moved are left out."""
@@ -184,6 +210,8 @@ class Optimiser:
         value = self.parameters[parameter]
         if kind == "weight":
             value.detach().copy_(tensor)
+            if parameter in self._masters:
+                self._masters[parameter].write_through()
         else:
             lowbit.parts(self._adam.state[value][_KEYS[kind]])[f"/{suffix}" if suffix else ""].copy_(tensor)
 
@@ -204,12 +232,3 @@ def _reaches(rows: int, old_rows: int | None, new_rows: Ints | None) -> bool:
     if new_rows is not None:
         return len(new_rows) > 0 and rows > int(new_rows[-1])
     return old_rows is not None and rows > old_rows
-
-
-def table_ids(model: nn.Module) -> set[int]:
-    """Identities of the parameters that are tables: every nn.Embedding, and the head."""
-    found = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    if head is not None:
-        found |= {id(value) for value in head.parameters()}
-    return found

@@ -20,6 +20,7 @@ from langadapt.train.isolation import prove_isolation
 from langadapt.train.loop import BadStep, Settings, Surroundings, Trained, train
 from langadapt.train.optimiser import AdamSettings, Ints, Optimiser
 from langadapt.train.plan import Plan
+from langadapt.train.slices import ALL_WHOLE, Parts
 from langadapt.train.stages import Course
 
 Compute = Literal["fp32", "bf16"]
@@ -61,6 +62,7 @@ def fit(
     branch: Branch | None,
     old_rows: int | None,
     new_rows: Ints | None,
+    parts: Parts = ALL_WHOLE,
     vocabulary: int,
     separator: int,
     result_bytes: int,
@@ -70,7 +72,7 @@ def fit(
 ) -> tuple[Trained, dict[str, Any]]:
     """Train; the second value says how it was computed (threads, precision, layout of documents)."""
     model.to(means.device)
-    optimiser = Optimiser(model, movable, adam, old_rows=old_rows, new_rows=new_rows)
+    optimiser = Optimiser(model, movable, adam, old_rows=old_rows, new_rows=new_rows, parts=parts)
     optimiser.average = None if averaging is None else Average(optimiser, averaging)
     around = replace(around, gauges=gauges(optimiser))
     own = around.checkpoints.newest()

@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from langadapt.train.new_rows import scale_of
+
 STAYS_STORED = (nn.Linear, Conv1D)
 
 
@@ -28,6 +30,15 @@ class _StoredConv1D(Conv1D):  # type: ignore[misc]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         flat = torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), _as(x, self.weight))
         return flat.view(*x.shape[:-1], self.nf)
+
+
+class _StoredEmbedding(nn.Embedding):
+    """Rows of a table that is kept narrow because the head is it, widened: the states between layers are fp32."""
+
+    scale: float
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return functional.embedding(input, self.weight).float() * self.scale
 
 
 def is_stored(module: nn.Module) -> bool:
@@ -54,4 +65,9 @@ def keep_stored(model: nn.Module, trained: Collection[str], stored_as: Callable[
             module.weight.data = module.weight.data.to(dtype)
             module.__class__ = StoredLinear if isinstance(module, nn.Linear) else _StoredConv1D
             saved += module.weight.numel() * (4 - dtype.itemsize)
+    for module in model.modules():
+        scale = scale_of(module) if isinstance(module, nn.Embedding) and module.weight.dtype.itemsize < 4 else None
+        if scale is not None:
+            module.__class__ = _StoredEmbedding
+            module.scale = scale  # type: ignore[assignment]
     return saved

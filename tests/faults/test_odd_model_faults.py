@@ -63,7 +63,7 @@ def test_extended_trained_and_written(arch: str, dtype: str, tmp_path: Path) -> 
         model = load_model(made.path)
         tables = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
         names = frozenset(name for name, value in model.named_parameters() if adapter is None or id(value) in tables)
-        subject = make_trainable(model, Movable(names, adapter), seed=0, folder=made.path, compute="fp32")
+        subject = make_trainable(model, Movable(names, adapter=adapter), seed=0, folder=made.path, compute="fp32")
         with torch.no_grad():
             for name, value in subject.model.named_parameters():
                 value += 0.01 * (name in subject.names)

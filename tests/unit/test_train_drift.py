@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 
 import langadapt
 from langadapt.core.errors import TrainingFailed
-from langadapt.core.types import Slice
+from langadapt.core.types import Movable, Slice
 from langadapt.model.load import load_model
 from langadapt.report.metrics import as_csv, rows_of
 from langadapt.train import drift as drifts
 from langadapt.train.drift import Drift
 from langadapt.train.optimiser import AdamSettings, Optimiser
+from langadapt.train.trainable import make_trainable
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 
 HEAD = "lm_head.weight"
@@ -78,7 +79,7 @@ def test_new_rows_are_told_apart_in_whole_tables_and_in_slices(tmp_path: Path, m
     norm = "model.norm.weight"
     ids = np.array([2, 5, rows - 2, rows - 1], dtype=np.int32)
     optimiser = Optimiser(model, {INPUT, HEAD, norm}, AdamSettings(), old_rows=rows - 3)
-    gauge = Drift(model, optimiser, folder, slices={}, adapter=None, new_rows=None, old_rows=rows - 3)
+    gauge = Drift(model, optimiser, folder, adapter=None, new_rows=None, old_rows=rows - 3)
     assert gauge.measure(0) == {} and set(gauge.measure(1).values()) == {0.0}
     with torch.no_grad():
         for value in (model.get_parameter(INPUT), model.get_parameter(HEAD)):
@@ -90,13 +91,15 @@ def test_new_rows_are_told_apart_in_whole_tables_and_in_slices(tmp_path: Path, m
         "tables": 0.5, "new_rows": 2.0, "body": 0.1
     }  # fmt: skip
     # rows of one table as a parameter of their own
-    part = torch.nn.Parameter(before[INPUT][torch.from_numpy(ids).long()] * torch.tensor([1.5, 1.5, 3.0, 3.0])[:, None])
-    optimiser.parameters = {INPUT: part}
+    subject = make_trainable(
+        load_model(folder), Movable(frozenset(), {INPUT: Slice(0, ids)}), seed=0, folder=folder, compute="fp32"
+    )
+    optimiser = Optimiser(subject.model, set(subject.names), AdamSettings(), old_rows=None, parts=subject.parts)
+    with torch.no_grad():
+        subject.parts.sliced[0].moving.mul_(torch.tensor([1.5, 1.5, 3.0, 3.0])[:, None])
     gauge = Drift(
-        model, optimiser, folder, slices={INPUT: Slice(0, ids)}, adapter=None, new_rows=np.array([rows - 2, rows - 1]),
-        old_rows=None,
-    )  # fmt: skip
-    gauge._tables.add(id(part))
+        subject.model, optimiser, folder, adapter=None, new_rows=np.array([rows - 2, rows - 1]), old_rows=None
+    )
     assert gauge.measure(3) == {"tables": 0.5, "new_rows": 2.0, "all": pytest.approx(1.42, abs=0.3)}
 
 
