@@ -41,6 +41,14 @@ class Runtime:
     """Marks a field that cannot change the result (how often to save, how many threads): never fingerprinted."""
 
 
+@dataclass(frozen=True)
+class Later:
+    """Marks a field that came to a verb later: fingerprinted only where it is not its default.
+
+    What was made before there was the field is then what the same config makes now.
+    """
+
+
 CorpusInput = Annotated[str, Reads(("corpus",), plain=True)]
 TextInput = Annotated[str, Reads((), plain=True, resolver="langadapt.corpus.hub:resolve")]
 TokenizerInput = Annotated[str, Reads(("tokenizer", "model"), plain=True)]
@@ -125,6 +133,13 @@ def _shape(annotation: Any) -> Shape:
 def runtime_fields(config: type[StepConfig]) -> set[str]:
     """Names of the fields that are never fingerprinted."""
     return {name for name, field in config.model_fields.items() if marker(field, Runtime) is not None}
+
+
+def unused_fields(config: StepConfig) -> set[str]:
+    """Names of later fields that have their defaults."""
+    fields = type(config).model_fields
+    later = (name for name, field in fields.items() if marker(field, Later) is not None)
+    return {name for name in later if getattr(config, name) == fields[name].get_default(call_default_factory=True)}
 
 
 def nearest(name: str, known: list[str]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from langadapt.core import registry
 from langadapt.core.artifact import Artifact, Identity, Output, State, named, writing
 from langadapt.core.boundary import Panics
-from langadapt.core.config import StepConfig, input_fields, runtime_fields
+from langadapt.core.config import StepConfig, input_fields, runtime_fields, unused_fields
 from langadapt.core.errors import ConfigError, DataError, LangadaptError, OutputError
 from langadapt.core.host import load as load_of_machine
 from langadapt.core.inputs import Input, Inputs, digests, resolve_inputs
@@ -73,7 +73,7 @@ def load(name: str) -> Verb:
 
 def identity(verb: Verb, config: StepConfig, inputs: Inputs) -> Identity:
     """What this run is, apart from paths and from fields that cannot change the result."""
-    hidden = {field.name for field in input_fields(verb.config)} | runtime_fields(verb.config)
+    hidden = {field.name for field in input_fields(verb.config)} | runtime_fields(verb.config) | unused_fields(config)
     plain = config.model_dump(mode="json", exclude=hidden)
     return Identity(verb.kind, verb.name, verb.schema, plain, digests(inputs))
 

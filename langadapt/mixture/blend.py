@@ -1,10 +1,11 @@
 """Shares of bytes become shares of tokens: what is mixed is text, whatever the tokenizer makes of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langadapt.core.errors import ConfigError
+from langadapt.mixture.curriculum import Curriculum, course_facts, early_cap, late_stage, planned_tokens
 from langadapt.mixture.plan import Plan, Source, token_weights
 from langadapt.mixture.quota import slot_counts
 
@@ -45,8 +46,10 @@ def byte_shares(sizes: Mapping[str, int], replay: Mapping[str, float]) -> dict[s
     return {name: replay[name] if name in replay else rest * sizes[name] / total for name in sorted(sizes)}
 
 
-def replay_cap(target_bytes: int, replay: Mapping[str, float], name: str) -> int:
+def replay_cap(target_bytes: int, replay: Mapping[str, float], name: str, curriculum: Curriculum | None = None) -> int:
     """Bytes of a replayed corpus that four passes over the targets can use."""
+    if curriculum is not None and curriculum.planned_tokens is None:
+        return early_cap(curriculum, target_bytes, replay, name, REPLAY_PASSES)
     return max(1, round(REPLAY_PASSES * target_bytes * replay[name] / (1 - sum(replay.values()))))
 
 
@@ -58,11 +61,10 @@ def make_plan(
     block_tokens: int,
     separator: int,
     vocabulary: int,
+    curriculum: Curriculum | None = None,
 ) -> Plan:
     """The plan that reads the wanted shares of bytes; sources are sorted by name."""
-    shares = byte_shares({name: amount.bytes for name, amount in amounts.items()}, replay)
-    weights = token_weights(shares, {name: amount.bytes / amount.tokens for name, amount in amounts.items()})
-    names = sorted(amounts)
+    names, weights = sorted(amounts), _token_shares(amounts, replay)
     counts = slot_counts([weights[name] for name in names])
     sources = tuple(
         Source(
@@ -75,11 +77,33 @@ def make_plan(
         )
         for name, count in zip(names, counts, strict=True)
     )
-    return Plan(seed, block_tokens, separator, vocabulary, sources)
+    plan = Plan(seed, block_tokens, separator, vocabulary, sources)
+    if curriculum is None:
+        return plan
+    # Sources that are not read later have no turns there
+    kept = {name: amount for name, amount in amounts.items() if name not in replay or name in curriculum.after}
+    later = _token_shares(kept, curriculum.after)
+    few = dict(zip(sorted(kept), slot_counts([later[name] for name in sorted(kept)]), strict=True))
+    counts = [few.get(name, 0) for name in names]
+    shares = {name: count / sum(counts) for name, count in zip(names, counts, strict=True)}
+    planned = planned_tokens(plan, replay, curriculum, shares)
+    stage = late_stage(plan.stages[0], planned, block_tokens, curriculum.until, counts)
+    return replace(plan, later=(stage,))
 
 
-def source_facts(plan: Plan, langs: Mapping[str, str], replay: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """What the manifest says of every source; shares are those of the stream, after rounding to slots."""
+def _token_shares(amounts: Mapping[str, Amount], replay: Mapping[str, float]) -> dict[str, float]:
+    """Shares of tokens by name that read the wanted shares of bytes."""
+    shares = byte_shares({name: amount.bytes for name, amount in amounts.items()}, replay)
+    return token_weights(shares, {name: amount.bytes / amount.tokens for name, amount in amounts.items()})
+
+
+def source_facts(
+    plan: Plan, langs: Mapping[str, str], replay: Mapping[str, float], curriculum: Curriculum | None = None
+) -> dict[str, dict[str, Any]]:
+    """What the manifest says of every source; shares are those of the stream, after rounding to slots.
+
+    With a curriculum they are those of the planned stream, and `course` holds how they change.
+    """
     facts = {}
     for source, bytes_share, token_share in zip(plan.sources, plan.byte_shares(), plan.token_shares(), strict=True):
         facts[source.name] = {
@@ -93,4 +117,7 @@ def source_facts(plan: Plan, langs: Mapping[str, str], replay: Mapping[str, floa
             "share_bytes": round(bytes_share, 6),
             "share_tokens": round(token_share, 6),
         }
-    return facts
+    if curriculum is None:
+        return facts
+    later = course_facts(plan, planned_tokens(plan, replay, curriculum))
+    return {name: entry | later[name] for name, entry in facts.items()}

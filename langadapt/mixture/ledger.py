@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from langadapt.mixture.plan import Numbers, Plan
+from langadapt.mixture.plan import Plan
+from langadapt.mixture.turns import Numbers
 
 # Blocks looked up at once when a run is recounted; 8 MiB of positions.
 _CHUNK = 1 << 20

@@ -6,23 +6,22 @@ Documents are packed without loss, each behind a separator token; the separator 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import CorpusInput, Flag, ModelInput, Reads, StepConfig
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, sha256_file, write_durably, write_json_lines
 from langadapt.core.progress import Task
 from langadapt.core.types import Document, Estimate, Table
-from langadapt.core.units import Bytes, Count, show_bytes
+from langadapt.core.units import show_bytes
 from langadapt.mixture.blend import Amount, check_shares, make_plan, replay_cap, source_facts
+from langadapt.mixture.curriculum import Curriculum, curriculum_of, planned_tokens, words
 from langadapt.mixture.passages import Passage, passages
 from langadapt.mixture.separator import PASSAGE_BYTES, TOTAL_BYTES, given_separator, score_separators
 from langadapt.mixture.shards import Selection, pack, select_documents
 from langadapt.mixture.stream import PLAN, Stream
+from langadapt.steps._mix_config import Config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,23 +32,6 @@ SCHEMA = 1
 PROBE_BYTES = 4000
 PROBE_SEGMENT_BYTES = 400
 MAX_PROBES = 4
-
-
-class Config(StepConfig):
-    model: ModelInput
-    """Model whose tokenizer is used and which chooses the separator: a folder, a .gguf file or a hub id."""
-    corpora: dict[str, CorpusInput]
-    """Corpora to train on, NAME=FOLDER each (made by prepare, or plain text)."""
-    replay: Annotated[dict[str, float], Flag()] = Field(default_factory=dict)
-    """Share of the stream's bytes for corpora in languages the model should not forget, e.g. en=0.2."""
-    probes: dict[str, Annotated[str, Reads(("corpus",), plain=True, flag_only=True)]] = Field(default_factory=dict)
-    """Corpora that training only watches, NAME=FOLDER each; the held-out text of the others is watched as well."""
-    block_tokens: Annotated[Count, Flag()] = 512
-    """Tokens in one training block."""
-    document_separator: str = "auto"
-    """Token between documents: `auto` takes what scores held-out source text best, else a token or its id."""
-    max_bytes: dict[str, Bytes] | Bytes | None = None
-    """Most bytes of text to pack per corpus; by default replayed corpora stop where four passes could not use more."""
 
 
 def run(config: Config, out: Output) -> Artifact:
@@ -89,14 +71,15 @@ def run(config: Config, out: Output) -> Artifact:
         block_tokens=config.block_tokens,
         separator=separator,
         vocabulary=rows,
+        curriculum=_curriculum(config),
     )
     write_durably(out.folder / PLAN, pretty_json(plan.to_json()))
     probe_bytes = _write_probes(config, out)
     # reading the first block back proves that plan, index and shards fit before anything is committed
     Stream.open(out.folder).block(0)
     langs = {name: _lang(name, source) for name, source in out.inputs["corpora"].items()}
-    sources = source_facts(plan, langs, config.replay)
-    facts = {
+    sources = source_facts(plan, langs, config.replay, _curriculum(config))
+    facts: dict[str, Any] = {
         "vocabulary": rows,
         "tokenizer_digest": sha256_file(model / "tokenizer.json"),
         "block_tokens": config.block_tokens,
@@ -105,6 +88,10 @@ def run(config: Config, out: Output) -> Artifact:
         "probe_bytes": probe_bytes,
         "sources": sources,
     }
+    if (curriculum := _curriculum(config)) is not None:
+        facts["planned_tokens"] = planned = planned_tokens(plan, config.replay, curriculum)
+        for name in sorted(config.replay):
+            out.progress.note(f"{name}: {words(sources[name]['course'], planned)}")
     for name, entry in sources.items():
         shares = f"{entry['share_bytes']:.1%} of the bytes, {entry['share_tokens']:.1%} of the tokens"
         out.progress.note(f"{name} ({entry['role']}): {shares}, {entry['bytes_per_token']:.2f} bytes a token")
@@ -123,10 +110,15 @@ def _check(config: Config) -> None:
     if config.block_tokens < 16:
         raise ConfigError(f"`block_tokens` is {config.block_tokens}; at least 16 tokens make a block")
     check_shares(config.corpora, config.replay)
+    _curriculum(config)
     if isinstance(config.max_bytes, dict):
         for name in config.max_bytes:
             if name not in config.corpora:
                 raise ConfigError(f"`max_bytes` names `{name}`, which is not among the corpora")
+
+
+def _curriculum(config: Config) -> Curriculum | None:
+    return curriculum_of(config.replay_until, config.replay_after, config.planned_tokens, config.replay)
 
 
 def _check_model(config: Config, model: Path) -> None:
@@ -178,7 +170,7 @@ def _cap(config: Config, name: str, target_bytes: int) -> int | None:
         return config.max_bytes[name]
     if isinstance(config.max_bytes, int):
         return config.max_bytes
-    return replay_cap(target_bytes, config.replay, name) if name in config.replay else None
+    return replay_cap(target_bytes, config.replay, name, _curriculum(config)) if name in config.replay else None
 
 
 class _Encoder:
@@ -303,10 +295,17 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         amounts[name] = price.amount(min(size, cap or size), sample, size, corpora[name].facts.get("documents"))
         read += size
     vocabulary, parameters = _model_size(model)
+    curriculum = _curriculum(config)
     plan = make_plan(
-        amounts, config.replay, seed=config.seed, block_tokens=config.block_tokens, separator=0, vocabulary=vocabulary
+        amounts,
+        config.replay,
+        seed=config.seed,
+        block_tokens=config.block_tokens,
+        separator=0,
+        vocabulary=vocabulary,
+        curriculum=curriculum,
     )
-    sources = source_facts(plan, {name: _lang(name, corpora[name]) for name in corpora}, config.replay)
+    sources = source_facts(plan, {name: _lang(name, corpora[name]) for name in corpora}, config.replay, curriculum)
     rows = [
         (
             name,
@@ -319,6 +318,9 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     if assumed:
         rows.append(("assumed", f"{price.ASSUMED_BYTES_PER_TOKEN} bytes a token for {', '.join(assumed)}"))
     facts: dict[str, object] = {"vocabulary": vocabulary, "block_tokens": config.block_tokens, "sources": sources}
+    if curriculum is not None:
+        facts["planned_tokens"] = planned = planned_tokens(plan, config.replay, curriculum)
+        rows += [(f"{name}, course", words(sources[name]["course"], planned)) for name in sorted(config.replay)]
     return price.estimate(amounts, read, vocabulary, parameters * (config.document_separator == "auto"), facts, rows)
 
 
@@ -375,5 +377,9 @@ def table(artifact: Artifact) -> Table:
     if scores:
         listed = ", ".join(f"{token} {value:.3f}" for token, value in sorted(scores.items(), key=lambda item: item[1]))
         notes.append(f"bits per byte of held-out text behind each candidate separator: {listed}")
+    if planned := artifact.facts.get("planned_tokens"):
+        replayed = [(name, each) for name, each in artifact.facts["sources"].items() if each["role"] == "replay"]
+        notes += [f"{name}: {words(entry['course'], planned)}" for name, entry in replayed]
+        notes.append("shares in the table are those of the planned tokens as a whole")
     columns = ("source", "role", "documents", "train text", "tokens", "bytes/token", "of bytes", "of tokens", "blocks")
     return Table("mixture", columns, tuple(rows), tuple(notes))

@@ -1,12 +1,13 @@
 """How long to train, in steps of how many tokens: derived from the corpus and from what the user fixed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from langadapt.core.errors import ConfigError, DataError
+from langadapt.train.reading import stream_of_epochs, tokens_read
 
 MOST_EPOCHS = 16
 SMALLEST_BATCH = 1024
@@ -70,27 +71,30 @@ def plan_budget(
     for name, value in (("tokens", tokens), ("steps", steps), ("batch_tokens", batch_tokens)):
         if value is not None and value < 1:
             raise ConfigError(f"`{name}` is {value}; it should be at least 1")
-    once = _tokens_of_one_epoch(sources)
+    if not sources:
+        raise DataError("the data artifact has no sources")
+    targets = [sources[name] for name in target_names(sources)]
+    once, most = stream_of_epochs(targets, 1.0), stream_of_epochs(targets, max_epochs)
     if batch_tokens is None:
-        batch_tokens = _batch(tokens, steps, once, parameters, max_epochs)
+        batch_tokens = _batch(tokens, steps, once, parameters, most)
     blocks = max(1, round(batch_tokens / block_tokens))
     batch = blocks * block_tokens
     if steps is None:
-        wanted = tokens if tokens is not None else max(once, min(FEWEST_STEPS * batch, once * max_epochs))
+        wanted = tokens if tokens is not None else max(once, min(FEWEST_STEPS * batch, most))
         steps = max(1, math.floor(wanted / batch))
     elif tokens is not None and abs(tokens - steps * batch) > batch:
         raise ConfigError(
             f"{steps:,} steps of {batch:,} tokens are {steps * batch:,} tokens, not {tokens:,}",
             hint="give two of `--tokens`, `--steps` and `-o batch_tokens`, or one",
         )
-    _check_epochs(steps, batch, once, max_epochs)
+    if steps * batch > most:
+        raise _too_often(steps, batch, most, max_epochs, targets)
     warmup = max(1, round(_WARMUP_SHARE * steps)) if warmup_steps is None else warmup_steps
     if not 0 <= warmup <= steps:
         raise ConfigError(f"`warmup_steps` is {warmup:,}, the whole run has {steps:,} steps")
     total = steps * batch
     epochs = {
-        name: round(total * float(source["share_tokens"]) / int(source["tokens"]), 4)
-        for name, source in sorted(sources.items())
+        name: round(tokens_read(source, total) / int(source["tokens"]), 4) for name, source in sorted(sources.items())
     }
     return Budget(steps, batch, blocks, warmup, total, epochs)
 
@@ -100,15 +104,8 @@ def target_names(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [name for name, source in sorted(sources.items()) if source.get("role") == "target"] or sorted(sources)
 
 
-def _tokens_of_one_epoch(sources: Mapping[str, Mapping[str, Any]]) -> float:
-    """Tokens of the whole mixture until the first target has been read once."""
-    if not sources:
-        raise DataError("the data artifact has no sources")
-    chosen = [sources[name] for name in target_names(sources)]
-    return min(int(source["tokens"]) / float(source["share_tokens"]) for source in chosen)
-
-
-def _batch(tokens: int | None, steps: int | None, once: float, parameters: int, max_epochs: float) -> int:
+def _batch(tokens: int | None, steps: int | None, once: float, parameters: int, most: float) -> int:
+    """Tokens of a step; `once` and `most` are those of the stream that reads the targets once, as often as allowed."""
     if steps is not None:
         return SMALLEST_BATCH if tokens is None else max(1, tokens // steps)
     wanted = tokens if tokens is not None else once
@@ -116,23 +113,23 @@ def _batch(tokens: int | None, steps: int | None, once: float, parameters: int, 
     size: int = 2 ** math.floor(math.log2(max(wanted / _ENOUGH_STEPS, 1)))
     smallest = SMALLEST_BATCH
     # A tiny corpus: rather fewer tokens a step than too few steps
-    reachable = tokens if tokens is not None else once * max_epochs
+    reachable = tokens if tokens is not None else most
     while smallest > _TINY_BATCH and reachable / smallest < FEWEST_STEPS / 4:
         smallest //= 2
     return min(max(size, smallest), largest)
 
 
-def _check_epochs(steps: int, batch: int, once: float, max_epochs: float) -> None:
-    if steps * batch <= once * max_epochs:
-        return
-    most = math.floor(once * max_epochs / batch)
-    if most < 1:
-        raise DataError(
+def _too_often(
+    steps: int, batch: int, most: float, max_epochs: float, targets: Sequence[Mapping[str, Any]]
+) -> ConfigError | DataError:
+    fewer = math.floor(most / batch)
+    if fewer < 1:
+        return DataError(
             f"the target text has too few tokens for one step of {batch:,} within {max_epochs:g} epochs",
             hint="add text, or give a smaller `-o batch_tokens` and shorter blocks (`mix --block-tokens`)",
         )
-    raise ConfigError(
-        f"{steps * batch:,} tokens would read the target {steps * batch / once:.1f} times; "
-        f"the limit is {max_epochs:g} (`max_epochs`)",
-        hint=f"the largest budget is `--tokens {most * batch}` (`--steps {most}`)",
+    times = max(tokens_read(source, steps * batch) / int(source["tokens"]) for source in targets)
+    return ConfigError(
+        f"{steps * batch:,} tokens would read the target {times:.1f} times; the limit is {max_epochs:g} (`max_epochs`)",
+        hint=f"the largest budget is `--tokens {fewer * batch}` (`--steps {fewer}`)",
     )

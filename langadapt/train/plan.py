@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.train.budget import Budget, default_learning_rate, plan_budget, target_names
+from langadapt.train.reading import early_words
 from langadapt.train.schedule import Kind, Schedule, decay_start
 
 Compute = Literal["fp32", "bf16"]
@@ -60,6 +61,8 @@ class Plan:
     behind: int = 0
     # the step whose checkpoint becomes part of the result
     kept_step: int | None = None
+    # what is read in the beginning only, for people
+    early: str | None = None
 
     @property
     def steps_to_do(self) -> int:
@@ -89,6 +92,7 @@ class Plan:
         return [
             ("tokens", f"{budget.tokens:,} = {budget.steps:,} steps of {budget.batch_tokens:,}"),
             ("text read", seen),
+            *([("early", self.early)] if self.early else []),
             ("learning rate", rate),
             *behind,
         ]
@@ -99,6 +103,7 @@ class Plan:
         return (
             f"target seen {self.target_epochs:.2g} times: {budget.tokens:,} tokens in {budget.steps:,} steps of "
             f"{budget.batch_tokens:,}, learning rate {self.schedule.peak:.2g}"
+            + (f"; {self.early}" if self.early else "")
         )
 
 
@@ -148,6 +153,7 @@ def make_plan(wishes: Wishes, model: Mapping[str, Any], data: Mapping[str, Any],
         targets=tuple(target_names(data["sources"])),
         behind=behind,
         kept_step=_kept_step(schedule) if wishes.keep_branch else None,
+        early=early_words(data["sources"], data.get("planned_tokens"), budget.tokens),
     )
 
 
