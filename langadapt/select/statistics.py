@@ -67,6 +67,12 @@ class LanguageStatistics:
         return LanguageStatistics(self.lang, self.tokens[kept], **arrays)
 
     def _mean(self, arrays: Mapping[int, Any], half: int | None) -> Floats:
+        if not arrays:
+            raise DataError(
+                "these statistics count no active neurons: the MLPs or the activation function of the model are none "
+                "that calibrate knows",
+                hint="choose by columns or layers: `--method ssu`, `--method layers`",
+            )
         if len({array.shape for array in arrays.values()}) > 1:
             raise DataError("the layers of this model have different numbers of neurons")
         chosen = slice(None) if half is None else slice(half, half + 1)

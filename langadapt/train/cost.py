@@ -73,6 +73,13 @@ def layer_seconds(shape: Shape, work: Work, *, device: torch.device, budget_seco
     return _time(_layer(shape, timed, work, device), device, budget_seconds) / timed
 
 
+def forward_seconds(shape: Shape, work: Work, *, device: torch.device, budget_seconds: float = 0.75) -> float:
+    """Seconds that one layer takes for a token without a backward pass, its weights in the dtype of `compute`."""
+    timed = min(work.micro_tokens, max(64, round(4e10 / (2 * shape.layer_width * shape.hidden))))
+    timed = max(1, timed // work.block_tokens) * min(work.block_tokens, timed)
+    return _time(_layer(shape, timed, work, device, learns=False), device, budget_seconds) / timed
+
+
 def _time(job: Callable[[], None], device: torch.device, budget_seconds: float) -> float:
     """Fewest seconds of a job after one unmeasured run; at least two runs. Other work only ever makes it slower."""
     job()
@@ -86,7 +93,7 @@ def _time(job: Callable[[], None], device: torch.device, budget_seconds: float) 
     return min(seen)
 
 
-def _layer(shape: Shape, tokens: int, work: Work, device: torch.device) -> Callable[[], None]:
+def _layer(shape: Shape, tokens: int, work: Work, device: torch.device, *, learns: bool = True) -> Callable[[], None]:
     length = min(work.block_tokens, tokens)
     batch, width = max(1, tokens // length), shape.hidden
     heads = max(1, width // _HEAD_WIDTH)
@@ -94,8 +101,11 @@ def _layer(shape: Shape, tokens: int, work: Work, device: torch.device) -> Calla
     per_head = width // heads
     inner = max(4, (shape.layer_width - 2 * width - 2 * few * per_head) // 3)
 
+    # what does not learn is kept in the dtype that it computes in
+    dtype = torch.bfloat16 if work.compute == "bf16" and not learns else torch.float32
+
     def matrix(rows: int, columns: int) -> torch.Tensor:
-        return torch.full((rows, columns), 0.01, device=device, requires_grad=True)
+        return torch.full((rows, columns), 0.01, device=device, dtype=dtype, requires_grad=learns)
 
     query, key, value = matrix(heads * per_head, width), matrix(few * per_head, width), matrix(few * per_head, width)
     back, gate, up, down = (
@@ -104,10 +114,10 @@ def _layer(shape: Shape, tokens: int, work: Work, device: torch.device) -> Calla
         matrix(inner, width),
         matrix(width, inner),
     )
-    norm = torch.ones(width, device=device, requires_grad=True)
-    turn = torch.ones(length, per_head, device=device)
+    norm = torch.ones(width, device=device, dtype=dtype, requires_grad=learns)
+    turn = torch.ones(length, per_head, device=device, dtype=dtype)
     see = torch.ones(batch, 1, length, length, dtype=torch.bool, device=device).tril()
-    given = torch.full((batch, length, width), 0.5, device=device, requires_grad=True)
+    given = torch.full((batch, length, width), 0.5, device=device, dtype=dtype, requires_grad=learns)
 
     def normed(x: torch.Tensor) -> torch.Tensor:
         return norm * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
@@ -120,7 +130,7 @@ def _layer(shape: Shape, tokens: int, work: Work, device: torch.device) -> Calla
         return x.view(batch, length, count, per_head).transpose(1, 2)
 
     def run() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=work.compute == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=work.compute == "bf16" and learns):
             x = normed(given)
             asked = turned(split(functional.linear(x, query), heads))
             keys, values = turned(split(functional.linear(x, key), few)), split(functional.linear(x, value), few)
@@ -133,7 +143,8 @@ def _layer(shape: Shape, tokens: int, work: Work, device: torch.device) -> Calla
             x = given + functional.linear(seen.transpose(1, 2).reshape(batch, length, heads * per_head), back)
             y = normed(x)
             y = functional.linear(functional.silu(functional.linear(y, gate)) * functional.linear(y, up), down)
-        torch.autograd.backward([x + y], [given.detach()])
+        if learns:
+            torch.autograd.backward([x + y], [given.detach()])
 
     return run
 

@@ -1,0 +1,110 @@
+"""The price of calibrate: tokens of the texts from a sample, one layer timed on this machine."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from langadapt.core.host import timed_rows
+from langadapt.core.inputs import Input, Inputs
+from langadapt.core.types import Estimate
+from langadapt.core.units import show_bytes
+from langadapt.steps._vocabulary import one, size_of
+
+if TYPE_CHECKING:
+    from langadapt.steps.calibrate import Config
+    from langadapt.train.footprint import Shape, Work
+
+# Program start, loading, tokenising the sample; reading, cutting and writing are small beside the model.
+_START_SECONDS, _SECONDS_A_GIGABYTE = 8.0, 4.0
+# Python, torch, transformers and a tokenizer.
+_PROGRAM_BYTES = 560_000_000
+# Adding up what hooks see, as a share of the layer's own time.
+_WATCHING = {"fp32": 0.06, "bf16": 0.15}
+# A backward pass through frozen matrices is one product more; with its own hooks and without inference mode.
+_BACKWARD = 1.3
+_BYTES_A_SUM = 8
+
+
+def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input]) -> Estimate:
+    """Time, memory and disk; facts and problems only while the model is not there yet."""
+    from langadapt.model.compute import resolve_compute, threads_set
+    from langadapt.model.facts import model_facts
+    from langadapt.select.measure import BATCH_TOKENS
+    from langadapt.train.cost import forward_seconds
+    from langadapt.train.footprint import Work, shape_of
+    from langadapt.train.machine import busy_with, choose_device
+
+    model = one(inputs, "model")
+    facts = dict(model.facts) | (model_facts(model.path) if model.exists else {})
+    added = inputs.get("add")
+    known = added.facts.get("languages", {}) if isinstance(added, Input) else {}
+    predicted: dict[str, object] = {
+        "languages": {**{lang: {} for lang in corpora}, **known},
+        "layers": facts.get("layers"),
+    }
+    if not all(facts.get(name) for name in ("parameters", "rows", "hidden_size", "layers")):
+        return Estimate(facts=predicted, rows=(("calibrate", "cannot be priced before the model is there"),))
+    shape = shape_of(
+        parameters=int(facts["parameters"]), rows=int(facts["rows"]), hidden=int(facts["hidden_size"]),
+        layers=int(facts["layers"]), tied=bool(facts["tied"]), moves="none",
+    )  # fmt: skip
+    device, compute = choose_device(config.device), resolve_compute(config.compute)
+    together = max(1, BATCH_TOKENS[device.type] // config.window_tokens)
+    work = Work(config.window_tokens, together, together, compute)
+    with threads_set(config.threads):
+        layer = forward_seconds(shape, work, device=device)
+    tokens = {lang: expected_tokens(config, corpus, model) for lang, corpus in corpora.items()}
+    body = layer * shape.layers * (1 + _WATCHING[compute])
+    head = layer * shape.rows / shape.layer_width
+    a_token = (body + head) * (1 + _BACKWARD) if config.taylor else body
+    weights = shape.parameters * (2 if compute == "bf16" else 4)
+    seconds = _START_SECONDS + _SECONDS_A_GIGABYTE * weights / 1e9 + sum(tokens.values()) * a_token
+    sums = _sums(shape) * (2 if device.type == "cpu" else 1)
+    return Estimate(
+        seconds=seconds + 2 * work.micro_tokens * head,
+        memory_bytes=round(_PROGRAM_BYTES + weights + sums + _working_bytes(config, shape, work)),
+        disk_bytes=_sums(shape) * (len(corpora) + 2),
+        facts=predicted,
+        rows=(
+            *((lang, f"{amount:,} tokens") for lang, amount in tokens.items()),
+            ("speed", f"{1 / a_token:,.0f} tokens a second ({compute}, {device.type})"),
+            ("statistics of a language", show_bytes(_sums(shape))),
+            *timed_rows(busy_with(device)),
+        ),
+        timed=True,
+    )
+
+
+def _working_bytes(config: "Config", shape: "Shape", work: "Work") -> float:
+    """Two sets of logits of the first batch, that are compared; a backward pass keeps activations of all layers."""
+    from langadapt.train.footprint import activation_bytes
+
+    size = 2 if work.compute == "bf16" else 4
+    logits = work.micro_tokens * shape.rows * (3 * 4 if config.taylor else 2 * size)
+    a_layer = work.micro_tokens * activation_bytes(shape, work)
+    return logits + (shape.layers * a_layer if config.taylor else a_layer)
+
+
+def _sums(shape: "Shape") -> int:
+    """Bytes of the sums of one language: four a neuron, one a column of each matrix, all of them for two halves."""
+    return round(shape.layers * (5 * shape.inner + 6 * shape.hidden) * 2 * _BYTES_A_SUM)
+
+
+def expected_tokens(config: "Config", corpus: Input, model: Input) -> int:
+    """Tokens that will be read of a corpus, from its size and a sample of its beginning."""
+    from langadapt.mixture.price import density
+
+    texts = list(_first_texts(corpus)) if corpus.exists and model.exists else []
+    size = size_of(corpus)
+    return min(config.tokens, round(size / density(model.path, texts)[0])) if size else config.tokens
+
+
+def _first_texts(corpus: Input) -> Iterator[str]:
+    from langadapt.corpus.store import documents
+    from langadapt.mixture.price import SAMPLE_BYTES
+
+    size = 0
+    for document in documents(corpus.path, "train"):
+        yield document.text
+        size += len(document.text.encode())
+        if size >= SAMPLE_BYTES:
+            return

@@ -1,0 +1,269 @@
+"""Measure in one pass over text how active a model's neurons and columns are in each language."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from langadapt.core import interrupt
+from langadapt.core.artifact import Artifact, Output
+from langadapt.core.config import CorpusInput, Flag, ModelInput, Reads, Runtime, StepConfig
+from langadapt.core.errors import DataError
+from langadapt.core.inputs import Input, Inputs
+from langadapt.core.io import sha256_file
+from langadapt.core.types import Estimate, Table
+from langadapt.core.units import Count, show_bytes
+from langadapt.steps._calibrate_given import added_to, check_names, corpora_of, cut_of, encoder_of
+from langadapt.steps._calibrate_price import expected_tokens, price
+from langadapt.steps._vocabulary import one
+
+if TYPE_CHECKING:
+    from langadapt.select.measure import Meter
+    from langadapt.select.windows import Cut
+    from langadapt.steps._calibrate_given import Encode
+    from langadapt.steps._calibrate_kept import Kept
+
+KIND = "statistics"
+SCHEMA = 1
+HEAVY = True
+# A kill loses at most this much work; what is kept is a few MB for a small model and 50 MB for one of 7B.
+KEEP_SECONDS = 30.0
+
+
+class Config(StepConfig):
+    """What calibrate takes."""
+
+    model: ModelInput
+    """Model to look at: a folder, a .gguf file or a hub id."""
+    corpora: dict[str, CorpusInput]
+    """Text by language, LANG=CORPUS each (made by prepare, of which the train part is read; or plain text)."""
+    tokens: Annotated[Annotated[Count, Field(ge=16)], Flag()] = 1_000_000
+    """Most tokens of text to read in each language; language-specific neurons want about a million."""
+    window_tokens: Annotated[Annotated[Count, Field(ge=16)], Flag()] = 512
+    """Tokens that the model reads at once; documents are packed."""
+    skip_first: Annotated[bool, Flag()] = False
+    """Leave out the first token of each document and window as well as special tokens and padding."""
+    chat: Annotated[bool, Flag()] = False
+    """Put each document into the model's chat template; for models that were tuned on conversations."""
+    taylor: Annotated[bool, Flag()] = False
+    """Measure what the loss would lose with each neuron too (LANDeRMT); needs a backward pass."""
+    document_separator: str = "auto"
+    """Token that opens each window and stands between documents; auto: the tokenizer's first, BOS before EOS."""
+    add: Annotated[str, Reads(("statistics",), flag_only=True)] | None = None
+    """Statistics of this model, measured in the same way, whose languages are kept."""
+    compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
+    """Precision of the weights and of all products; auto: bf16 where the processor has units for it."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], Flag(), Runtime()] = "auto"
+    """Where to compute."""
+    threads: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, Runtime()] = None
+    """CPU threads; the last bits of a result depend on it, so go on with the number that a run began with."""
+
+
+def check(config: Config) -> None:
+    """ConfigError for names that are no languages."""
+    check_names(config.corpora)
+
+
+def run(config: Config, out: Output) -> Artifact:
+    """Read text of each language, keep what was measured, write it with its stability."""
+    from langadapt.model.compute import threads_set
+
+    with threads_set(config.threads):
+        return _run(config, out)
+
+
+def _run(config: Config, out: Output) -> Artifact:
+    from langadapt.model.facts import model_facts
+    from langadapt.model.load import load_tokenizer
+    from langadapt.select.stability import specific_layers
+    from langadapt.select.statistics import read_language
+    from langadapt.steps._calibrate_kept import Kept
+
+    model, corpora = one(out.inputs, "model"), corpora_of(out.inputs)
+    _check_model(config, model)
+    facts = model_facts(model.path)
+    tokenizer = load_tokenizer(model.path)
+    cut = cut_of(config, tokenizer, model.path, int(facts["rows"]))
+    encode = encoder_of(config, tokenizer, model)
+    settings = settings_of(config, cut.opener)
+    before = added_to(out.inputs, corpora, settings)
+    kept = Kept(out.partial, out.identity.fingerprint, out.progress)
+    meter = _Lazy(config, model)
+    languages: dict[str, Any] = {}
+    for lang, corpus in corpora.items():
+        finished = kept.done(lang) or _measure(config, out, meter, kept, lang, corpus, cut, encode)
+        languages[lang] = {key: finished.facts[key] for key in ("tokens", "bytes", "documents", "stability")}
+        _copy(finished, lang, out)
+    if before is not None and before.artifact is not None:
+        for lang in before.facts["languages"]:
+            languages[lang] = before.facts["languages"][lang]
+            _copy(before.artifact, lang, out)
+    found = {lang: read_language(out.folder, lang) for lang in sorted(languages)}
+    return out.commit(
+        {
+            "languages": languages,
+            "model_digest": model.digest,
+            **settings,
+            "tokenizer_digest": sha256_file(model.path / "tokenizer.json"),
+            "layers": facts["layers"],
+            "neurons": sum(value.shape[-1] for value in next(iter(found.values())).sums.values()),
+            "counted": all(one.positive for one in found.values()),
+            "specific_layers": specific_layers(found),
+        }
+    )
+
+
+def settings_of(config: Config, opener: int | None) -> dict[str, Any]:
+    """Settings that decide what the numbers mean."""
+    from langadapt.model.compute import resolve_compute
+
+    return {
+        "window_tokens": config.window_tokens,
+        "skip_first": config.skip_first,
+        "chat": config.chat,
+        "taylor": config.taylor,
+        "compute": resolve_compute(config.compute),
+        "opener": opener,
+    }
+
+
+def _check_model(config: Config, model: Input) -> None:
+    from langadapt.model.facts import check_positions
+    from langadapt.model.kinds import require_causal
+
+    require_causal(model.path, "`calibrate`")
+    check_positions(model.path, config.window_tokens, "a window has", "give shorter windows: --window-tokens {}")
+
+
+class _Lazy:
+    """The meter, with the model loaded when the first language needs it: a run that goes on may need none."""
+
+    def __init__(self, config: Config, model: Input) -> None:
+        self._config, self._model = config, model
+        self._meter: Meter | None = None
+
+    def __call__(self) -> "Meter":
+        import torch
+
+        from langadapt.model.anatomy import anatomy
+        from langadapt.model.compute import resolve_compute
+        from langadapt.model.load import load_model
+        from langadapt.select.measure import Meter
+        from langadapt.train.machine import choose_device
+
+        if self._meter is None:
+            dtype = torch.bfloat16 if resolve_compute(self._config.compute) == "bf16" else torch.float32
+            device = choose_device(self._config.device)
+            loaded = load_model(self._model.path, dtype=dtype).to(device)
+            self._meter = Meter(loaded, anatomy(loaded), taylor=self._config.taylor)
+        return self._meter
+
+
+def _measure(
+    config: Config, out: Output, lazy: _Lazy, kept: "Kept", lang: str, corpus: Input, cut: "Cut", encode: "Encode"
+) -> Artifact:
+    """Read the text of a language from where an earlier run stopped. DataError: there is none."""
+    import torch
+
+    from langadapt.select.measure import BATCH_TOKENS, batches
+    from langadapt.select.stability import stability
+    from langadapt.select.statistics import read_language
+    from langadapt.select.windows import Read, windows
+
+    state, meter, read = kept.newest(lang), lazy(), Read()
+    device = meter.device.type
+    computed_with = {"device": device, "threads": torch.get_num_threads()}
+    meter.start()
+    if state is not None:
+        meter.start(read_language(state.path, lang), int(state.facts["windows"]))
+        out.progress.note(f"{lang}: going on after {meter.windows:,} windows")
+        if state.facts["computed_with"] != computed_with:
+            out.progress.warn(f"this run goes on with {computed_with}: its last bits will not be those of one run")
+    source = windows(_texts(corpus), encode, cut, read)
+    bar = out.progress.start(
+        f"measure {lang}",
+        total=expected_tokens(config, corpus, one(out.inputs, "model")),
+        unit="tokens",
+        done=meter.tokens,
+    )
+    began, saved = time.monotonic(), time.monotonic()
+    for batch in batches(islice(source, meter.windows, None), BATCH_TOKENS[device]):
+        bar.advance(meter.add(batch), poll=False)
+        if interrupt.requested() or time.monotonic() - saved >= KEEP_SECONDS:
+            kept.save(meter.found(lang), meter.windows, {"computed_with": computed_with})
+            saved = time.monotonic()
+        interrupt.poll()
+    bar.finish()
+    found = meter.found(lang)
+    if not found.tokens.sum():
+        raise DataError(f"corpus `{lang}` has no text", where=corpus.given)
+    out.timing("language", lang=lang, seconds=round(time.monotonic() - began, 3), tokens=meter.tokens)
+    _tell(out, meter, lang, read.tokens, config.tokens)
+    facts = {"tokens": int(found.tokens.sum()), "bytes": read.bytes, "documents": read.documents}
+    kept.save(found, meter.windows, {**facts, "stability": stability(found)}, done=True)
+    return _done(kept, lang)
+
+
+def _done(kept: "Kept", lang: str) -> Artifact:
+    finished = kept.done(lang)
+    if finished is None:
+        raise DataError(f"what was measured of `{lang}` cannot be read back", hint="run the same command again")
+    return finished
+
+
+def _tell(out: Output, meter: "Meter", lang: str, read: int, most: int) -> None:
+    """What a reader of the result has to know now: that there are no neurons, or little text."""
+    if read < most:
+        out.progress.note(f"{lang}: the text has {read:,} tokens, {most:,} were asked for")
+    if (wiring := meter.wiring) is None or (wiring.neurons and wiring.by_sign):
+        return
+    text = (
+        "the activation function of this model is above 0 for some values below 0: active neurons are not counted"
+        if wiring.neurons
+        else f"{wiring.why_none}: neurons are not measured, columns are"
+    )
+    if text not in out.progress.warnings:
+        out.progress.warn(text)
+
+
+def _texts(corpus: Input) -> Iterator[str]:
+    from langadapt.corpus.store import documents
+
+    return (document.text for document in documents(corpus.path, "train"))
+
+
+def _copy(finished: Artifact, lang: str, out: Output) -> None:
+    name = f"{lang}.safetensors"
+    shutil.copyfile(finished.file(name), out.folder / name)
+
+
+def estimate(config: Config, inputs: Inputs) -> Estimate:
+    """Tokens of the texts, and time and memory of a forward pass over them: one layer is timed on this machine."""
+    model = one(inputs, "model")
+    if model.exists:
+        _check_model(config, model)
+    return price(config, inputs, corpora_of(inputs))
+
+
+def table(artifact: Artifact) -> Table:
+    """How much of each language was measured, how stable that is, and where a language is least like the others."""
+    facts = artifact.facts
+    rows = []
+    for lang, entry in sorted(facts["languages"].items()):
+        apart = ", ".join(f"{layer} ({value:.3f})" for layer, value in facts["specific_layers"].get(lang, ()))
+        halves = [entry["stability"][name] for name in ("neurons", "columns")]
+        cells = ("-" if value is None else f"{value:.3f}" for value in halves)
+        rows.append((lang, f"{entry['tokens']:,}", show_bytes(entry["bytes"]), *cells, apart or "-"))
+    notes = [
+        "stable neurons: shared part of the 5 % most often active ones in two halves of the text; stable columns: rank "
+        "correlation of their mean squares"
+    ]
+    if facts["specific_layers"]:
+        notes.append("layers: those whose neurons are active at the least usual rates, with the mean difference")
+    if not facts["counted"]:
+        notes.append("active neurons were not counted: choose by columns or layers")
+    columns = ("language", "tokens", "text read", "stable neurons", "stable columns", "layers")
+    return Table("Statistics", columns, tuple(rows), tuple(notes))
