@@ -111,7 +111,7 @@ def _run(config: Config, out: Output) -> Artifact:
             "layers": facts["layers"],
             "neurons": sum(value.shape[-1] for value in next(iter(found.values())).sums.values()),
             "counted": all(one.positive for one in found.values()),
-            "specific_layers": specific_layers(found),
+            "specific_layers": {lang: [list(item) for item in top] for lang, top in specific_layers(found).items()},
         }
     )
 
