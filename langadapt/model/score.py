@@ -125,10 +125,9 @@ def score_texts(
     `progress` counts bytes. A model that gives NaN yields NaN, which callers must treat as "no score". DataError if a
     window is longer than the model's positions.
     """
-    reader = PieceReader.of(tokenizer)
-    placed = [spans(tokenizer, text.text, reader) for text in texts]
+    placed = _placed(tokenizer, texts)
     windows = [window for index, text in enumerate(texts) for window in _windows(index, text, placed[index])]
-    _check_length(model, windows, texts)
+    _check_length(getattr(model.config, "max_position_embeddings", None), windows, texts)
     nats = [np.zeros(len(_bounds(text))) for text in texts]
     with _scoring(model), torch.inference_mode(), _autocast(model, compute):
         for batch in _batches(windows, batch_tokens):
@@ -138,6 +137,19 @@ def score_texts(
             if progress is not None:
                 progress.advance(sum(window.bytes for window in batch))
     return [_collect(text, placed[index], nats[index]) for index, text in enumerate(texts)]
+
+
+def check_windows(limit: int | None, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[ScoredText]) -> None:
+    """DataError where `score_texts` would refuse a model of `limit` positions; no model is loaded."""
+    if limit is not None:
+        placed = _placed(tokenizer, texts)
+        windows = [window for index, text in enumerate(texts) for window in _windows(index, text, placed[index])]
+        _check_length(limit, windows, texts)
+
+
+def _placed(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[ScoredText]) -> list[Spans]:
+    reader = PieceReader.of(tokenizer)
+    return [spans(tokenizer, text.text, reader) for text in texts]
 
 
 def _bounds(text: ScoredText) -> list[tuple[int, int]]:
@@ -183,8 +195,7 @@ def _windows(index: int, text: ScoredText, placed: Spans) -> Iterator[_Window]:
         )
 
 
-def _check_length(model: "PreTrainedModel", windows: list[_Window], texts: Sequence[ScoredText]) -> None:
-    limit = getattr(model.config, "max_position_embeddings", None)
+def _check_length(limit: int | None, windows: list[_Window], texts: Sequence[ScoredText]) -> None:
     for window in windows:
         if limit is not None and len(window.ids) > limit:
             raise DataError(

@@ -1,7 +1,8 @@
 """What refine-embeddings works on: the new tokens, the teacher and its way to cut text, snippets of both parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from langadapt.embed.snippets import Cut, Snippets
+    from langadapt.evaluate.segments import ScoringSet
 
 _MADE = "make it with init-embeddings, and refine before cpt"
 
@@ -115,6 +117,23 @@ def snippets_of(
         return learned, find_snippets(texts, new, old, seen, each=each, tokens=tokens, most=held_out)
     except DataError:
         return learned, None
+
+
+def check_lengths(
+    folder: Path,
+    given: Given,
+    snippets: "Iterable[Snippets | None]",
+    sets: "Mapping[str, ScoringSet]",
+    context_bytes: int,
+) -> None:
+    """DataError if a snippet, or a window of the texts that are scored, has more tokens than the model positions."""
+    from langadapt.model.facts import check_positions, position_limit
+    from langadapt.model.score import check_windows
+
+    longest = 1 + max(length for found in snippets if found is not None for length in found.longest())
+    check_positions(folder, longest, "a snippet has", "`-o snippet_tokens` makes them shorter, at most {0:,} tokens")
+    for chosen in sets.values():
+        check_windows(position_limit(folder), given.tokenizer, chosen.scored_texts(context_bytes))
 
 
 def prefix_of(given: Given, name: str) -> tuple[int, int]:

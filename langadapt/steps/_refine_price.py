@@ -32,7 +32,7 @@ def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input], search
     from langadapt.model.compute import resolve_compute, threads_set
     from langadapt.model.facts import model_facts
     from langadapt.model.weights import BYTES_PER_VALUE
-    from langadapt.steps._refine_given import open_given, seen_ids, snippets_of
+    from langadapt.steps._refine_given import check_lengths, open_given, seen_ids, snippets_of
     from langadapt.train.footprint import shape_of
     from langadapt.train.machine import busy_with, choose_device
     from langadapt.train.refine import make_plan
@@ -44,6 +44,7 @@ def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input], search
         return Estimate(facts=dict(model.facts), rows=(("refine", "cannot be priced before model and text are there"),))
     given = open_given(inputs)
     learned, held_out = snippets_of(given, corpora["target"], Progress(), **search)
+    check_lengths(model.path, given, (learned, held_out), sets_of(config, corpora), config.context_bytes)
     facts, ids = model_facts(model.path), seen_ids(learned.counts)
     if not all(facts.get(name) for name in ("parameters", "rows", "hidden_size", "layers")):
         raise DataError(f"`{model.given}` does not say how large it is", hint="run it without `--dry-run`")

@@ -103,7 +103,7 @@ def _run(config: Config, out: Output) -> Artifact:
     from langadapt.model.compute import resolve_compute
     from langadapt.model.facts import model_facts
     from langadapt.steps import _refine_scores as scores
-    from langadapt.steps._refine_given import open_given, prefix_of, seen_ids, snippets_of
+    from langadapt.steps._refine_given import check_lengths, open_given, prefix_of, seen_ids, snippets_of
     from langadapt.train.machine import choose_device
     from langadapt.train.refine import make_plan
 
@@ -114,14 +114,14 @@ def _run(config: Config, out: Output) -> Artifact:
     learned, held_out = snippets_of(given, corpora["target"], out.progress, **_search(config))
     if held_out is None:
         out.progress.warn("the text holds out no snippets: what was learned is not measured on text that was not read")
-    _check_positions(model.path, learned)
+    sets, kept = scores.sets_of(config, corpora), out.partial
+    check_lengths(model.path, given, (learned, held_out), sets, config.context_bytes)
     ids = seen_ids(learned.counts)
     missing = len(given.new_ids) - len(ids)
     if missing:
         out.progress.note(f"{missing:,} of {len(given.new_ids):,} new tokens stand in no text and stay as they are")
     separator = scores.choose_prefix(config.document_separator, model, given.tokenizer, corpora, out.progress)
     prefixes = prefix_of(given, separator)
-    sets, kept = scores.sets_of(config, corpora), out.partial
     score = partial(
         scores.score,
         sets=sets,
@@ -259,13 +259,6 @@ def _check_layer(config: Config, folder: Path) -> None:
             where="layer",
             hint="leave `--layer` out for the last states",
         )
-
-
-def _check_positions(folder: Path, learned: "Snippets") -> None:
-    from langadapt.model.facts import check_positions
-
-    longest = 1 + max(learned.longest())
-    check_positions(folder, longest, "a snippet has", "`-o snippet_tokens` makes them shorter, at most {0:,} tokens")
 
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:

@@ -165,14 +165,23 @@ def test_what_cannot_be_refined_is_refused(tmp_path: Path, place: Place, made: A
     digits.write_text("1848 1956\n" * 40)
     assert refuse("none of the 6 new tokens", corpus=str(digits)).exit_code == 3
     assert isinstance(refuse("2 layers, and no number 7", layer=7), ConfigError)
-    refuse("has 512 positions", snippet_tokens=900, corpus=str(tiny_long(tmp_path)))
     refuse("no token `<x>`", document_separator="<x>")
 
 
-def tiny_long(folder: Path) -> Path:
-    path = folder / "long.txt"
-    path.write_text(" szaga" * 900)
-    return path
+def test_more_tokens_than_positions_are_refused_by_run_and_price(tmp_path: Path) -> None:
+    short, verb = refined.place(tmp_path, positions=60), verbs.load("refine-embeddings")
+    cases = {
+        r"a snippet has .* tokens, .* has 60 positions": {"snippet_tokens": 90},
+        r"needs a window of .* tokens, the model has 60 positions": {"context_bytes": 200},
+    }
+    for match, changes in cases.items():
+        values = short.values(**changes)
+        with pytest.raises(DataError, match=match) as run:
+            langadapt.refine_embeddings(out=tmp_path / "o", **values)
+        config = validate(verb.config, values)
+        with pytest.raises(DataError, match=match) as dry:
+            verb.estimate(config, resolve_inputs(config))
+        assert str(run.value) == str(dry.value) and dry.value.hint
 
 
 def test_refining_again_goes_on_from_the_refined_rows(tmp_path: Path, place: Place, made: Any) -> None:
