@@ -49,6 +49,17 @@ class Later:
     """
 
 
+@dataclass(frozen=True)
+class OptionsOf:
+    """Marks a field that holds options of a method of `room`; the field `chooser` names the method.
+
+    Where `chooser` names several, the field holds the options of each below the method's name.
+    """
+
+    room: str
+    chooser: str
+
+
 CorpusInput = Annotated[str, Reads(("corpus",), plain=True)]
 TextInput = Annotated[str, Reads((), plain=True, resolver="langadapt.corpus.hub:resolve")]
 TokenizerInput = Annotated[str, Reads(("tokenizer", "model"), plain=True)]
@@ -148,16 +159,38 @@ def nearest(name: str, known: list[str]) -> str | None:
     return found[0] if found else None
 
 
+def _place_among_options(config: type[BaseModel], key: str, values: Mapping[str, Any]) -> str | None:
+    """Where an unknown key belongs, if it is an option of a method that the settings name."""
+    from langadapt.core.registry import load_method, method_names
+
+    for name, field in config.model_fields.items():
+        options = marker(field, OptionsOf)
+        if options is None:
+            continue
+        chosen = values.get(options.chooser, config.model_fields[options.chooser].default)
+        several = not isinstance(chosen, str)
+        known = method_names(options.room)
+        for method in [one for one in ((chosen or known) if several else [chosen]) if one in known]:
+            if key in load_method(options.room, method).options.model_fields:
+                return f"{name}.{method}.{key}" if several else f"{name}.{key}"
+    return None
+
+
 Config = TypeVar("Config", bound=Options)
 
 
 def validate(
-    config: type[Config], values: Mapping[str, Any], where: Mapping[str, str] | None = None, what: str = ""
+    config: type[Config],
+    values: Mapping[str, Any],
+    where: Mapping[str, str] | None = None,
+    what: str = "",
+    above: type[StepConfig] | None = None,
 ) -> Config:
     """Build `config` from plain values (as YAML or JSON gives them).
 
     `where` maps a dotted key to the place it came from (`recipe.yaml:31`, `--size`). All problems are reported at
-    once in one ConfigError; an unknown key is shown with the nearest known one.
+    once in one ConfigError; an unknown key is shown with the nearest known one, or with the place that it belongs to:
+    among the options of the method that `values` name, or, if these are such options, in the step's config `above`.
     """
     places = where or {}
     try:
@@ -172,6 +205,10 @@ def validate(
             if problem["type"] == "extra_forbidden":
                 known = sorted(config.model_fields)
                 near = nearest(key, known)
+                if (place_of_key := _place_among_options(config, key, values)) is not None:
+                    hint = hint or f"it is an option of the method: `{place_of_key}`"
+                elif above is not None and key in above.model_fields:
+                    hint = hint or f"it is a setting of the step and no option of its method: `{key}`"
                 hint = hint or (f"did you mean `{near}`?" if near else f"known keys: {', '.join(known)}")
                 text = f"unknown key `{key}`"
             elif problem["type"] == "missing":

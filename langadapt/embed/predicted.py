@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     import torch
 
 _FORM = "it holds `input` [rows, width], for a head of its own `head`, and `ids` [rows] or `pieces` in its metadata"
+_MAKE = (
+    'make one: safetensors.numpy.save_file({"input": rows}, "rows.safetensors", {"pieces": json.dumps(pieces)}); '
+    "see docs/methods/rows.md"
+)
+# How files begin that people keep arrays in.
+_OTHER_KINDS = {
+    b"\x93NUMPY": "an array of numpy (.npy)",
+    b"PK\x03\x04": "a zip file (.npz, or torch.save)",
+    b"\x80": "a pickle, which is never read",
+    b"\x1f\x8b": "packed with gzip",
+    b"GGUF": "a GGUF model",
+}
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _INTEGERS = ("I64", "I32", "I16", "U16", "U8", "I8", "U32", "U64")
 
@@ -56,6 +68,7 @@ def open_rows(path: Path, target: TokenTable) -> PredictedRows:
     """
     if path.is_dir():
         raise DataError(f"`{path}` is a folder; `--rows` takes one safetensors file", hint=_FORM)
+    _check_kind(path)
     tensors = read_header(path)
     count, width = _shape(path, tensors, "input")
     if "head" in tensors and _shape(path, tensors, "head") != (count, width):
@@ -85,6 +98,15 @@ def open_rows(path: Path, target: TokenTable) -> PredictedRows:
     row_of = np.full(target.size, -1, dtype=np.int64)
     row_of[named[there]] = there
     return PredictedRows(path, width, row_of, "head" in tensors, count - len(there))
+
+
+def _check_kind(path: Path) -> None:
+    """DataError if the file cannot be safetensors: 8 bytes of length, then JSON."""
+    with path.open("rb") as file:
+        begin = file.read(9)
+    if len(begin) == 9 and begin[8:] != b"{":
+        kind = next((f": it is {name}" for mark, name in _OTHER_KINDS.items() if begin.startswith(mark)), "")
+        raise DataError(f"`{path}` is no safetensors file{kind}", hint=_MAKE)
 
 
 def _shape(path: Path, tensors: "dict[str, TensorInfo]", name: str) -> tuple[int, int]:

@@ -76,7 +76,7 @@ def open_vectors(path: Path, digest: str, texts: Callable[[], Iterator[str]], pr
         words, counts, table = fasttext_process.read_words(path, MOST_WORDS)
         return WordVectors(words, table, counts, partial(fasttext_process.compose, path))
     if is_vectors(path):
-        return read_vec(path)
+        return read_vec(path, progress=progress)
     lines = (" ".join(words_of(text)) for text in texts())
     return learned(lines, WORD_SETTINGS, {"text": digest, "words": 1}, progress, str(path))
 
@@ -120,8 +120,11 @@ def _from_cache(place: Path) -> WordVectors | None:
     return made if len(words) == len(made.table) == len(arrays["counts"]) else None
 
 
-def read_vec(path: Path, most_words: int = MOST_WORDS) -> WordVectors:
+def read_vec(path: Path, most_words: int = MOST_WORDS, progress: Progress | None = None) -> WordVectors:
     """The first lines of a text file of vectors, `word number number ...`, behind an optional line of two sizes.
+
+    Some published files have words with blanks inside, which are told to `progress`: the sizes, or else the first word,
+    say how many numbers a line has, and what stands before them is the word, unless it ends in a number itself.
 
     A word that stands there twice keeps its first line. DataError names the line that is no vector, and a file that
     ends before the words that its first line promises, or in the middle of a line, or is not UTF-8.
@@ -129,6 +132,7 @@ def read_vec(path: Path, most_words: int = MOST_WORDS) -> WordVectors:
     words: list[str] = []
     rows: list[Floats] = []
     seen: set[str] = set()
+    blanks: list[str] = []
     width, read, broken = 0, 0, 0
     promised: int | None = None
     line = b""
@@ -141,10 +145,16 @@ def read_vec(path: Path, most_words: int = MOST_WORDS) -> WordVectors:
             continue
         width = width or len(parts) - 1
         row = _numbers(parts[len(parts) - width :], width)
-        # some published files have words with blanks inside
-        name = b" ".join(parts[: len(parts) - width])
+        before = parts[: len(parts) - width]
+        name = b" ".join(before)
         if row is None or not name:
             raise DataError(f"no word with {width} numbers", where=f"{path}:{number}")
+        if _is_number_too_many(before, promised is not None):
+            raise DataError(
+                f"more numbers behind the word than the {width} that {_said_by(promised)}",
+                where=f"{path}:{number}",
+                hint="the file is damaged, or put together from vectors of several sizes: copy or make it again",
+            )
         read += 1
         word = name.decode("utf-8", "replace")
         if "\ufffd" in word:
@@ -153,6 +163,7 @@ def read_vec(path: Path, most_words: int = MOST_WORDS) -> WordVectors:
             seen.add(word)
             words.append(word)
             rows.append(row)
+            blanks += [word] if len(before) > 1 else []
         if len(words) >= most_words:
             break
     if broken > MOST_BROKEN * read:
@@ -167,7 +178,22 @@ def read_vec(path: Path, most_words: int = MOST_WORDS) -> WordVectors:
             else "its last line has no end"
         )
         raise DataError(f"`{path}` is cut off: {told}", hint="copy or download it again")
+    if blanks and progress is not None:
+        progress.note(
+            f"{path.name}: {len(blanks):,} words have blanks inside, such as `{blanks[0]}`: "
+            f"{_said_by(promised)} {width}"
+        )
     return WordVectors(words, np.stack(rows))
+
+
+def _said_by(promised: int | None) -> str:
+    return "the first line says" if promised is not None else "the first word has"
+
+
+def _is_number_too_many(before: Sequence[bytes], sized: bool) -> bool:
+    """Does what stands before the numbers end in another one? Without a line of sizes `area 51` may be a word."""
+    last = before[-1]
+    return len(before) > 1 and (sized or not last.isdigit()) and _numbers([last], 1) is not None
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_lines
 from langadapt.core.types import NewToken, TokenMatch
 from langadapt.model.pairing import pair
+from langadapt.model.roles import check_role_ids
 from langadapt.model.token_table import TokenTable
 
 VOCABULARY_MAP = "vocab_map.jsonl"
@@ -41,6 +42,7 @@ def match(base: TokenTable, new: TokenTable, *, base_rows: int) -> TokenMatch:
         gone = tuple(id for id in sorted(taken) if base.kind_of(id) != "hole")
         rows = max(base_rows, new.size)
         return TokenMatch(base_rows, rows, kept, _new(new, kept, told), gone, tiers={"id": len(kept)})
+    check_role_ids(base), check_role_ids(new)
     pairs = pair(base, new)
     kept = dict(sorted(pairs.kept.items()))
     if not kept:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from langadapt.core.config import DataInput, Flag, ModelInput, Reads, Runtime, StepConfig
+from langadapt.core.config import DataInput, Flag, ModelInput, OptionsOf, Reads, Runtime, StepConfig
 from langadapt.core.languages import Lang
 from langadapt.core.units import Count
 from langadapt.train.stages import StageOptions
@@ -24,7 +24,7 @@ class Config(StepConfig):
     """Language that is being learnt; by default that of the targets. Probes in other languages are guarded."""
     strategy: Annotated[str, Flag()] = "full"
     """Which weights may move; see `langadapt list methods`."""
-    strategy_options: dict[str, Any] = Field(default_factory=dict)
+    strategy_options: Annotated[dict[str, Any], OptionsOf("select", "strategy")] = Field(default_factory=dict)
     """Options of the strategy, e.g. `strategy_options.rank=16` for lora; docs/methods/ has a page for each."""
     source: Annotated[Lang | None, Flag()] = None
     """Language that a strategy like ssu shields; by default that of the replayed text."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import Flag
+from langadapt.core.config import Flag, OptionsOf
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
 from langadapt.core.types import Estimate, Table
@@ -28,7 +28,7 @@ class Config(InitConfig):
     methods: Annotated[tuple[str, ...], Flag()] = ()
     """Methods to compare; all whose needs are met if none is named."""
 
-    method_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    method_options: Annotated[dict[str, dict[str, Any]], OptionsOf("embed", "methods")] = Field(default_factory=dict)
     """Options by method, e.g. `method_options.focus.epochs=5`."""
 
     target_bytes: Annotated[Bytes, Flag()] = Field(default=9000, ge=300)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import Flag, input_fields, validate
+from langadapt.core.config import Flag, OptionsOf, input_fields, validate
 from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.registry import Method, load_method
@@ -28,7 +28,7 @@ class Config(InitConfig):
     method: Annotated[str, Flag()] = "position-weighted"
     """How rows of new tokens are made; see `langadapt list methods`. `auto` compares all that it can."""
 
-    method_options: dict[str, Any] = Field(default_factory=dict)
+    method_options: Annotated[dict[str, Any], OptionsOf("embed", "method")] = Field(default_factory=dict)
     """Options of the method, e.g. `method_options.skip_bare_space=false`."""
 
     head_method: str | None = None
@@ -139,7 +139,7 @@ def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
     from langadapt.embed.inputs import check_needs
 
     method = load_method("embed", config.method)
-    options = validate(method.options, config.method_options, what=f"options of `{method.name}`")
+    options = validate(method.options, config.method_options, what=f"options of `{method.name}`", above=Config)
     chosen = {"input": (method, options), "head": (method, options)}
     if config.head_method is not None and config.head_method != config.method:
         head = load_method("embed", config.head_method)
@@ -161,7 +161,7 @@ def check(config: Config) -> None:
         if name != AUTO and not config.undo:
             method = load_method("embed", name)
             if name == config.method:
-                validate(method.options, config.method_options, what=f"options of `{name}`")
+                validate(method.options, config.method_options, what=f"options of `{name}`", above=Config)
             check_needs(name, method.facts.needs, given)
 
 

@@ -53,12 +53,15 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.model import spm_model
     from langadapt.model.load import load_tokenizer
     from langadapt.model.matching import match
+    from langadapt.model.roles import check_role_ids
     from langadapt.model.token_table import TokenTable
     from langadapt.vocab import checks, fresh, loaded, metrics, moved_checks, tokenizer_file
     from langadapt.vocab.renumber import write_renumbered
 
     model, corpora = one(out.inputs, "model"), many(out.inputs, "corpora")
-    base = tokenizer_file.read(model.path)
+    base, tokens = tokenizer_file.read(model.path), TokenTable.from_folder(model.path)
+    for told in check_role_ids(tokens):
+        out.progress.warn(told)
     if path := spm_model.find(model.path):
         out.progress.note(
             f"{path.name} is not written: SentencePiece has no byte-level BPE, which the new tokenizer is"
@@ -84,7 +87,7 @@ def run(config: Config, out: Output) -> Artifact:
     checks.insist(outcomes)
     measured = metrics.compare(base.tokenizer, new.tokenizer, unseen, [], new.spelling)
     rows = table_rows(model.path, base)
-    relation = match(TokenTable.from_folder(model.path), TokenTable.from_folder(out.folder), base_rows=rows)
+    relation = match(tokens, TokenTable.from_folder(out.folder), base_rows=rows)
     header = {
         "mode": "new-tokenizer",
         "old_rows": rows,
@@ -219,6 +222,12 @@ def _say_shortfall(
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Price by the size of text and vocabulary."""
+    model = one(inputs, "model")
+    if model.exists:
+        from langadapt.model.roles import check_role_ids
+        from langadapt.model.token_table import TokenTable
+
+        check_role_ids(TokenTable.from_folder(model.path))
     corpora = many(inputs, "corpora")
     text = sum(min(size_of(corpus), config.max_corpus_bytes) for corpus in corpora)
     facts: dict[str, object] = {"level": config.level, "renumbered": True}

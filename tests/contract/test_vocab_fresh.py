@@ -1,6 +1,7 @@
 """New tokenizers of every level, from bases of every layout: against the library's trainer and the regex library."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import langadapt
 from langadapt.core.artifact import Artifact
+from langadapt.core.config import validate
 from langadapt.core.errors import DataError
+from langadapt.core.inputs import resolve_inputs
 from langadapt.core.progress import Progress
+from langadapt.core.verb import load
 from langadapt.model.load import load_model, load_tokenizer
 from langadapt.model.tables import open_tables
 from langadapt.vocab import checks, fresh, moved_checks
@@ -158,3 +162,22 @@ def test_a_model_of_another_family_gets_a_byte_level_one(corpus: Path, tmp_path:
 def test_a_size_below_the_bytes_is_refused(tiny: Path, corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="occurs 1000000 times"):
         langadapt.train_tokenizer(model=tiny, corpora=[corpus], min_count=1_000_000, out=tmp_path / "t")
+
+
+def test_a_word_that_config_json_takes_for_the_begin_of_a_text_is_refused(
+    tiny: Path, corpus: Path, tmp_path: Path
+) -> None:
+    wrong = Path(shutil.copytree(tiny, tmp_path / "wrong"))
+    said = json.loads((wrong / "config.json").read_text(encoding="utf-8"))
+    (wrong / "config.json").write_text(json.dumps(said | {"bos_token_id": 40}), encoding="utf-8")
+    verb = load("train-tokenizer")
+    config = validate(verb.config, {"model": str(wrong), "corpora": [str(corpus)], "size": 420})
+    for ask in (
+        lambda: verb.estimate(config, resolve_inputs(config)),
+        lambda: langadapt.train_tokenizer(model=wrong, corpora=[corpus], size=420, out=tmp_path / "t"),
+    ):
+        with pytest.raises(
+            DataError, match=r"bos_token_id. is wrong: token 40 is .* an ordinary piece of text"
+        ) as caught:
+            ask()
+        assert caught.value.hint == "the tokenizer says `<s>`: correct it to 1"

@@ -24,7 +24,9 @@ from langadapt.core.errors import ConfigError
 from langadapt.core.languages import Lang, normalise
 from langadapt.core.sources import Settings, build, fit_text, merge, parse_assignment, print_config, show_value
 from langadapt.core.units import Bytes, Count
+from langadapt.core.verb import load
 from langadapt.core.yaml import load_bytes
+from langadapt.steps import init_embeddings
 
 
 class Inner(Options):
@@ -269,3 +271,30 @@ def test_what_is_no_language_code(code: str, hint: str | None) -> None:
 def test_only_config_errors_come_out_of_language_codes(text: str) -> None:
     with suppress(ConfigError):
         assert normalise(normalise(text)) == normalise(text)
+
+
+@pytest.mark.parametrize(
+    ("verb", "values", "hint"),
+    [
+        ("init-embeddings", {"slope": 1.0}, "it is an option of the method: `method_options.slope`"),
+        ("init-embeddings", {"method": "omp", "slope": 1.0}, "did you mean"),
+        ("init-embeddings", {"method": "nothing", "slope": 1.0}, "did you mean"),
+        ("init-embeddings", {"sede": 1}, "did you mean `seed`?"),
+        ("compare-embeddings", {"slope": 1.0}, "`method_options.position-weighted.slope`"),
+        ("compare-embeddings", {"methods": ["mean"], "slope": 1.0}, "did you mean"),
+        ("cpt", {"strategy": "lora", "rank": 8}, "it is an option of the method: `strategy_options.rank`"),
+    ],
+)
+def test_an_option_of_the_method_is_sent_to_its_place(verb: str, values: dict[str, Any], hint: str) -> None:
+    with pytest.raises(ConfigError, match="unknown key") as caught:
+        validate(load(verb).config, values)
+    assert hint in str(caught.value.hint)
+
+
+def test_a_setting_of_the_step_among_the_options_of_its_method() -> None:
+    needed = {"model": "m", "tokenizer": "t", "method": "position-weighted"}
+    options = {"pad_to_multiple_of": 64}
+    config = validate(load("init-embeddings").config, {**needed, "method_options": options})
+    with pytest.raises(ConfigError, match="options of `position-weighted`: unknown key") as caught:
+        init_embeddings.check(config)  # type: ignore[arg-type]
+    assert caught.value.hint == "it is a setting of the step and no option of its method: `pad_to_multiple_of`"

@@ -127,6 +127,24 @@ def test_what_is_wrong_with_a_file_is_said(place: World, tmp_path: Path) -> None
         open_rows(tmp_path / "json", place.target)
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\x93NUMPY\x01\x00v\x00{'descr': '<f4'", "an array of numpy"),
+        (b"PK\x03\x04" + bytes(20), "torch.save"),
+        (b"\x80\x02}q" + bytes(20), "a pickle"),
+        (b'{"a": [1, 2, 3]}', "is no safetensors file"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_with_the_way_to_make_one(
+    place: World, tmp_path: Path, content: bytes, told: str
+) -> None:
+    (tmp_path / "rows").write_bytes(content)
+    with pytest.raises(DataError, match=told) as caught:
+        open_rows(tmp_path / "rows", place.target)
+    assert "save_file" in str(caught.value.hint) and caught.value.exit_code == 3
+
+
 def test_through_the_step_for_both_tables_and_in_the_stored_map(tmp_path: Path) -> None:
     base = tiny_model(tmp_path / "base", tied=False, dtype="bfloat16")
     target = extended_tokenizer(base, tmp_path / "tok")

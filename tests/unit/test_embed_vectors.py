@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from langadapt.core.errors import DataError
-from langadapt.core.progress import Progress
+from langadapt.core.progress import Event, Note, Progress
 from langadapt.embed import fasttext_process, vectors
 from langadapt.embed.token_vectors import name_of, token_vectors
 from langadapt.embed.vectors import WordVectors, of_tokens, open_vectors, read_vec
@@ -68,6 +68,32 @@ def test_a_line_that_is_no_vector_is_named(content: str, where: str, tmp_path: P
     with pytest.raises(DataError) as caught:
         read_vec(write(tmp_path / "a.vec", content))
     assert str(caught.value.where).endswith(where)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("2 3\na 1 2 3\nb 0.1 1 2 3\n", r"than the 3 that the first line says .*a\.vec:3"),
+        ("2 3\na 0 1 2 3\nb 0 1 2 3\n", r"than the 3 that the first line says .*a\.vec:2"),
+        ("a 1 2 3\nb c -1e-3 1 2 3\n", r"than the 3 that the first word has .*a\.vec:2"),
+    ],
+)
+def test_a_number_too_many_is_no_part_of_the_word(content: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=told):
+        read_vec(write(tmp_path / "a.vec", content))
+
+
+def test_words_with_blanks_are_told(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    progress = Progress(heard.append)
+    body = "a 1 2 3\narea 51 1 2 3\n. . . 4 5 6\n"
+    assert list(read_vec(write(tmp_path / "a.vec", body), progress=progress).words) == ["a", "area 51", ". . ."]
+    assert list(read_vec(write(tmp_path / "b.vec", "1 2\n. . . 4 5\n"), progress=progress).words) == [". . ."]
+    assert list(read_vec(write(tmp_path / "c.vec", "1 2\na 4 5\n"), progress=progress).words) == ["a"]
+    assert [event.text for event in heard if isinstance(event, Note)] == [
+        "a.vec: 2 words have blanks inside, such as `area 51`: the first word has 3",
+        "b.vec: 1 words have blanks inside, such as `. . .`: the first line says 2",
+    ]
 
 
 def test_a_file_without_vectors_is_refused(tmp_path: Path) -> None:

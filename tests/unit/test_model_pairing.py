@@ -1,6 +1,7 @@
 """Which token is which in another tokenizer: by bytes and by part played, against dictionaries built the slow way."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from langadapt.core.types import TokenMatch
 from langadapt.embed.assemble import layout
 from langadapt.embed.ids import remapped
 from langadapt.model.matching import match
-from langadapt.model.roles import role_ids, roles_of
+from langadapt.model.roles import check_role_ids, role_ids, roles_of
 from langadapt.model.row_origin import new_rows_of, write_origin
 from langadapt.model.token_table import TokenTable
 from tests.fixtures.extended import extended_tokenizer
@@ -117,6 +118,50 @@ def test_roles_come_from_settings_and_from_the_config(tiny: Path, tmp_path: Path
     assert roles_of(bare) == {"bos": "<s>", "pad": "<pad>", "unk": "<|endoftext|>"}
     (bare / "config.json").write_text('{"eos_token_id": 0}', encoding="utf-8")
     assert role_ids(table(bare)) == {"eos": 0, "bos": 1, "unk": 0, "pad": 3}
+
+
+ORDINARY = 40
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "told"),
+    [
+        (
+            {"bos_token_id": ORDINARY},
+            {},
+            rf"bos_token_id. is wrong: token {ORDINARY} is `.*`, an ordinary .*`<s>`.* to 1",
+        ),
+        ({"bos_token_id": ORDINARY}, {"bos_token": None}, r"an ordinary piece of text .*set it to null"),
+        ({"eos_token_id": [2, ORDINARY]}, {}, r"eos_token_id. is wrong"),
+        ({"pad_token_id": 9999}, {}, r"there is no token 9,999, only 358"),
+        ({"pad_token_id": -2, "vocab_size": 360}, {}, r"there is no token -2, only 360"),
+        ({"text_config": {"bos_token_id": ORDINARY, "vocab_size": 358}}, {}, r"an ordinary piece"),
+    ],
+)
+def test_wrong_role_ids_are_refused_before_tokens_are_paired(
+    tiny: Path, tmp_path: Path, config: dict[str, Any], settings: dict[str, Any], told: str
+) -> None:
+    wrong = edited(tiny, tmp_path / "t", lambda content: None, **settings)
+    (wrong / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for ask in (
+        lambda: check_role_ids(table(wrong)),
+        lambda: match(table(wrong), table(edited(tiny, tmp_path / "m", permuted)), base_rows=358),
+    ):
+        with pytest.raises(DataError) as caught:
+            ask()
+        assert re.search(told, f"{caught.value} {caught.value.hint}", re.DOTALL)
+        assert "config.json:" in str(caught.value.where)
+
+
+def test_role_ids_that_may_be_meant(tiny: Path, tmp_path: Path) -> None:
+    found = edited(tiny, tmp_path / "t", lambda content: None, bos_token=None)
+    # none in old files; a row that no text reaches; two ends of a text; no name in the settings
+    config = {"pad_token_id": -1, "unk_token_id": 359, "eos_token_id": [2, 0], "bos_token_id": 1, "vocab_size": 360}
+    (found / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert check_role_ids(table(found)) == []
+    (found / "config.json").write_text(json.dumps({"eos_token_id": 1}), encoding="utf-8")
+    [told] = check_role_ids(table(found))
+    assert told == "config.json has 1 `<s>` as eos, the tokenizer has `</s>`, which is taken"
 
 
 def test_an_extension_is_as_it_was(tiny: Path, tmp_path: Path) -> None:
