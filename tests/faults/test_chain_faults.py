@@ -20,7 +20,7 @@ from langadapt.core.errors import DataError, Interrupted, LangadaptError, Output
 from langadapt.core.progress import Event, Progress
 from tests.fixtures.built import Step, build, tree
 
-VERBS = ("prepare", "extend-vocab", "init-embeddings", "mix", "cpt", "evaluate", "report")
+VERBS = ("prepare", "extend-vocab", "init-embeddings", "mix", "cpt", "evaluate", "report", "select")
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +207,7 @@ READERS = {
     "mix": ("cpt", "data"),
     "cpt": ("evaluate", "adapted"),
     "evaluate": ("report", "scores"),
+    "select": ("joined", "union"),
 }
 
 
@@ -215,6 +216,7 @@ def test_a_flipped_bit_never_reaches_the_next_result(built: dict[str, Step], tmp
     """Forty damaged copies of each kind are given to the verb that reads it: an error of ours, never a result."""
     reader, field = READERS[verb]
     copy = Path(shutil.copytree(built[verb].place, tmp_path / "copy"))
+    given = {field: [str(copy)] if field == "union" else str(copy)}
     for number, (path, offset, bit) in enumerate(byte_flips(copy, 40, seed=20261124)):
         good = path.read_bytes()
         bad = bytearray(good)
@@ -224,7 +226,7 @@ def test_a_flipped_bit_never_reaches_the_next_result(built: dict[str, Step], tmp
         os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
         began = time.monotonic()
         with pytest.raises(LangadaptError) as found:
-            result = built[reader].run(tmp_path / f"out-{number}", **{field: str(copy)})
+            result = built[reader].run(tmp_path / f"out-{number}", **given)
             # `1e-05` and `1E-05` are the same manifest
             if (result.artifact.path / MANIFEST).read_bytes() == built[reader].manifest:
                 raise DataError("nothing was damaged")
@@ -232,7 +234,7 @@ def test_a_flipped_bit_never_reaches_the_next_result(built: dict[str, Step], tmp
         assert found.value.exit_code in (3, 6), found.value
         assert time.monotonic() - began < 60
         path.write_bytes(good)
-    built[reader].run(tmp_path / "good", **{field: str(copy)})
+    built[reader].run(tmp_path / "good", **given)
     assert (tmp_path / "good" / MANIFEST).read_bytes() == built[reader].manifest
     assert not left_behind(tmp_path)
 
