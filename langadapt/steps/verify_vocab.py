@@ -99,6 +99,8 @@ def verify_vocab(
     checking.finish()
     if relation.mode in ("trim", "new-tokenizer"):
         others = {}
+    elif relation.artifact is not None and relation.artifact.kind == "model":
+        notes.append("a model does not say which text was guarded: its tokenizer artifact does")
     elif not guards:
         notes.append("no text of the guard was given: only what is always guarded was looked at (--text)")
     measured = tuple(_measure(pair, str(text), part) for text, part in others.items())
@@ -257,7 +259,8 @@ def _measure(pair: Pair, name: str, texts: Sequence[str]) -> Measured:
     from langadapt.vocab.tokenizer_file import encode_all
     from langadapt.vocab.words import count_words
 
-    words = sorted(count_words(pair.base, texts))
+    counts = count_words(pair.base, texts)
+    words = sorted(counts, key=lambda word: (-counts[word], word))  # frequent ones make better examples
     stages = pair.base.model_stage(), pair.new.model_stage()
     cuts = zip(words, *(encode_all(stage, words) for stage in stages), strict=True)
     changed = [f"`{_shown(pair, word)}`: {before} -> {after}" for word, before, after in cuts if before != after]
