@@ -56,11 +56,13 @@ def keep_stored(model: nn.Module, trained: Collection[str], stored_as: Callable[
     `stored_as` gives the dtype of a parameter by the name it has in the model.
     """
     moving = {id(value) for name, value in model.named_parameters() if name in trained}
+    # a tied head has the name of the input table: its own is in no file
+    names = {id(value): name for name, value in model.named_parameters()}
     saved = 0
-    for name, module in model.named_modules():
+    for module in model.modules():
         if type(module) not in STAYS_STORED or id(module.weight) in moving:
             continue
-        dtype = stored_as(f"{name}.weight")
+        dtype = stored_as(names[id(module.weight)])
         if dtype.itemsize < 4 and dtype.is_floating_point:
             module.weight.data = module.weight.data.to(dtype)
             module.__class__ = StoredLinear if isinstance(module, nn.Linear) else _StoredConv1D
