@@ -129,7 +129,7 @@ def put_in(model: nn.Module, slices: Mapping[str, Slice]) -> tuple[Parts, set[st
     tables = table_ids(model)
     sliced, held = [], {}
     # matrices before biases: the class of a layer is that of its matrix
-    for name, part in sorted(slices.items(), key=lambda each: (not each[0].endswith(".weight"), each[0])):
+    for name, part in sorted(slices.items(), key=lambda each: (each[0].rpartition(".")[2] != "weight", each[0])):
         if not len(part.ids):
             continue
         value = _checked(named, name, part)

@@ -6,6 +6,7 @@ computed changes; only memory does.
 """
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,16 +61,19 @@ def keep_stored(model: nn.Module, trained: Collection[str], stored_as: Callable[
     names = {id(value): name for name, value in model.named_parameters()}
     saved = 0
     for module in model.modules():
-        if type(module) not in STAYS_STORED or id(module.weight) in moving:
+        if type(module) not in STAYS_STORED:
             continue
-        dtype = stored_as(names[id(module.weight)])
+        value: Any = module.weight
+        if id(value) in moving:
+            continue
+        dtype = stored_as(names[id(value)])
         if dtype.itemsize < 4 and dtype.is_floating_point:
-            module.weight.data = module.weight.data.to(dtype)
+            value.data = value.data.to(dtype)
             module.__class__ = StoredLinear if isinstance(module, nn.Linear) else _StoredConv1D
-            saved += module.weight.numel() * (4 - dtype.itemsize)
+            saved += value.numel() * (4 - dtype.itemsize)
     for module in model.modules():
         scale = scale_of(module) if isinstance(module, nn.Embedding) and module.weight.dtype.itemsize < 4 else None
         if scale is not None:
             module.__class__ = _StoredEmbedding
-            module.scale = scale  # type: ignore[assignment]
+            setattr(module, "scale", scale)  # noqa: B010 (mypy takes it for a layer)
     return saved
