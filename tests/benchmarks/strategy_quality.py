@@ -32,6 +32,10 @@ from typing import Any
 from tests.benchmarks.strategy_table import Results, fill
 
 STEP_TOKENS = 1024
+# Of a number that moves: its master, its gradient and two moments, 4 bytes each.
+_STATE_BYTES = 16
+# And of its moving average, where there is one.
+_AVERAGE_BYTES = 4
 SETS = ("target", "source", "other")
 
 
@@ -51,7 +55,8 @@ class Arm:
     @property
     def stream(self) -> str:
         """Name of its data, the same for arms that read the same."""
-        return "-".join(["replay" if self.replay else "plain", *self.mix]).replace("=", "-").replace("/", "-")
+        words = ["replay" if self.replay else "plain", *(text.split("=")[0] for text in self.mix)]
+        return "-".join(words).replace("_", "-")
 
 
 ARMS = {
@@ -62,11 +67,10 @@ ARMS = {
     "hft": Arm("hft"),
     "random": Arm("random", ("strategy_options.ratio=0.5",)),
     "ssu": Arm("ssu", ("strategy_options.ratio=0.5",), measured=True),
-    # its tables are frozen by default, which leaves new tokens as they were made
-    "subnetwork": Arm("subnetwork", ("strategy_options.tables=new-rows",), measured=True),
+    "subnetwork": Arm("subnetwork", measured=True),
     "shielded-lora": Arm("shielded-lora", measured=True),
-    "ema": Arm(options=("ema=0.92", "ema_every=5")),
-    "curriculum": Arm(mix=("curriculum=true",)),
+    "ema": Arm(options=("ema=0.92", "ema_every=2")),
+    "curriculum": Arm(mix=("replay_until=0.1", "planned_tokens={tokens}")),
 }
 
 
@@ -121,14 +125,16 @@ class Bench:
         if arm.replay:
             corpora.append(f"{self.source}={self.corpus('source')}")
             replay = ("--replay", f"{self.source}={self.given.replay}")
-        options = [part for text in arm.mix for part in ("-o", text)]
-        return self.step(f"data/{arm.stream}-{seed}", "mix", str(self.init()), *corpora, *replay, *options,
+        tokens = self.given.steps * STEP_TOKENS
+        options = [part for text in arm.mix for part in ("-o", text.format(tokens=tokens))]
+        length = f"-{self.given.steps}" if arm.mix else ""
+        return self.step(f"data/{arm.stream}{length}-{seed}", "mix", str(self.init()), *corpora, *replay, *options,
                          "--seed", str(seed))  # fmt: skip
 
     def statistics(self) -> Path:
         """Activations of the model that all cells begin with, on text of both languages."""
         corpora = (f"{self.target}={self.corpus('target')}", f"{self.source}={self.corpus('source')}")
-        return self.step("statistics", "calibrate", str(self.init()), *corpora)
+        return self.step("statistics", "calibrate", str(self.init()), *corpora, "--tokens", self.given.calibrate_tokens)
 
     def cell(self, name: str, seed: int) -> dict[str, Any]:
         """One arm with one seed, from the shared model to its scores."""
@@ -151,7 +157,11 @@ class Bench:
             self.run("evaluate", self.given.model, str(trained), *sets, "--out", str(scores), "-o", "context_bytes=600",
                      "-o", "continuations=0", "--set-bytes", self.given.set_bytes)  # fmt: skip
         found = {"arm": name, "seed": seed, "steps": self.given.steps, "langs": [self.target, self.source, self.source]}
-        found |= {"scores": segments(scores), **costs(trained), "load": [before, os.getloadavg()[0]]}
+        found |= {
+            "scores": segments(scores),
+            **costs(trained, averaged=any(text.startswith("ema=") for text in arm.options)),
+            "load": [before, os.getloadavg()[0]],
+        }
         found["seconds_of_cell"] = round(time.monotonic() - began)
         shutil.rmtree(folder)
         return found
@@ -183,7 +193,7 @@ def segments(scores: Path) -> dict[str, Any]:
     return found
 
 
-def costs(trained: Path) -> dict[str, Any]:
+def costs(trained: Path, *, averaged: bool) -> dict[str, Any]:
     """Numbers that moved, bytes of masters, gradients and moments, peak memory and seconds of the whole run."""
     facts = json.loads((trained / "artifact.json").read_text(encoding="utf-8"))["facts"]
     run = json.loads((trained / "run.json").read_text(encoding="utf-8"))
@@ -191,7 +201,7 @@ def costs(trained: Path) -> dict[str, Any]:
     steps = sorted(entry["seconds"] for entry in timings if entry["name"] == "train_step")
     return {
         "trained": facts["trained_parameters"],
-        "state_bytes": facts.get("state_bytes"),
+        "state_bytes": facts["trained_parameters"] * (_STATE_BYTES + (_AVERAGE_BYTES if averaged else 0)),
         "learning_rate": facts["learning_rate"],
         "icl": facts.get("icl"),
         "peak_bytes": run["peak_memory_bytes"],
@@ -242,6 +252,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--replay", type=float, default=0.2)
     parser.add_argument("--set-bytes", default="20kB")
+    parser.add_argument("--calibrate-tokens", default="300k")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--dry-run", action="store_true", help="say which cells are to be made")

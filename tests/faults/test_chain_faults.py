@@ -20,7 +20,7 @@ from langadapt.core.errors import DataError, Interrupted, LangadaptError, Output
 from langadapt.core.progress import Event, Progress
 from tests.fixtures.built import Step, build, tree
 
-VERBS = ("prepare", "extend-vocab", "init-embeddings", "mix", "cpt", "evaluate", "report", "select")
+VERBS = ("prepare", "extend-vocab", "init-embeddings", "mix", "cpt", "evaluate", "report", "calibrate", "select")
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +207,7 @@ READERS = {
     "mix": ("cpt", "data"),
     "cpt": ("evaluate", "adapted"),
     "evaluate": ("report", "scores"),
+    "calibrate": ("shielded", "statistics"),
     "select": ("joined", "union"),
 }
 
