@@ -38,7 +38,7 @@ class Options(AdapterOptions):
 
 
 @method(
-    needs=("statistics", "weights"),
+    needs=("source statistics", "weights"),
     cite="Hu et al. 2021, LoRA, on the columns that Yamaguchi et al. 2025 (SSU) leave free; the combination is ours",
     defaults={"learning_rate": 2e-4, "weight_decay": 0.0},
     portion=lambda options: Portion(tables=float(options.train_tables), rank=options.rank),

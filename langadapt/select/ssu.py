@@ -39,7 +39,7 @@ class Options(OptionsBase):
 
 
 @method(
-    needs=("statistics", "weights"),
+    needs=("source statistics", "weights"),
     cite="Yamaguchi et al. 2025, Mitigating Catastrophic Forgetting in Target Language Adaptation of LLMs via "
     "Source-Shielded Updates (arXiv 2512.04844)",
     defaults={"weight_decay": 0.01},

@@ -10,7 +10,7 @@ from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes, show_seconds
 from langadapt.model.weights import BYTES_PER_VALUE
 from langadapt.select.inputs import without_statistics
-from langadapt.steps._strategy import check_digest, look_at, named, select_with, statistics_of
+from langadapt.steps._strategy import check_digest, look_at, looks_at_text, named, select_with, statistics_of
 
 if TYPE_CHECKING:
     from langadapt.select.selection import Selection
@@ -58,7 +58,7 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "Selection":
               for name in ("union", "intersection", "minus")}  # fmt: skip
     found = sets.nothing(look.parameters)
     if wishes.method is not None:
-        found = select_with(look, wishes.method, wishes.method_options)
+        found, _ = select_with(look, wishes.method, wishes.method_options)
     for name, combine in (("union", sets.union), ("intersection", sets.intersection), ("minus", sets.minus)):
         for other in others[name]:
             found = combine(found, other)
@@ -78,7 +78,7 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
     statistics = inputs["statistics"]
     given = statistics if isinstance(statistics, Input) else None
     statistics_of(given, model)
-    if "statistics" in needs and given is None:
+    if method is not None and looks_at_text(method) and given is None:
         raise without_statistics(f"`{wishes.method}`")
     facts = facts_of(model)
     parameters, width = int(facts.get("parameters") or 0), int(facts.get("hidden_size") or 0)

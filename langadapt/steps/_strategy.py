@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from langadapt.core.config import Options, validate
-from langadapt.core.errors import ConfigError, DataError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.errors import DataError
+from langadapt.core.inputs import Input
 from langadapt.core.progress import Progress
 from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Movable
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from langadapt.select.inputs import SelectInputs
     from langadapt.select.selection import Selection
     from langadapt.select.statistics import Statistics
-    from langadapt.train.subject import Choose
 
 
 def look_at(
@@ -60,28 +59,32 @@ def named(name: str, options: Mapping[str, Any]) -> tuple[Method, Options]:
     return method, validate(method.options, options, what=f"options of `{name}`")
 
 
-def select_with(look: "SelectInputs", name: str, options: Mapping[str, Any]) -> "Selection":
+def looks_at_text(method: Method) -> bool:
+    """Does it look at statistics of activations, of one language or of several?"""
+    return not {"statistics", "source statistics"}.isdisjoint(method.facts.needs)
+
+
+def select_with(look: "SelectInputs", name: str, options: Mapping[str, Any]) -> "tuple[Selection, Movable]":
     """What a selector chooses, checked; one that looks at statistics is asked again on each half of the text."""
     from langadapt.select.selection import agreement, selection_of
 
     method, settings = named(name, options)
+    plain = settings.model_dump(mode="json")
 
-    def ask(view: "SelectInputs") -> "Selection":
-        return selection_of(
-            method(view, settings), look.parameters, method=name, options=settings.model_dump(mode="json"),
-            found=view.found,
-        )  # fmt: skip
+    def ask(view: "SelectInputs") -> "tuple[Selection, Movable]":
+        movable: Movable = method(view, settings)
+        return selection_of(movable, look.parameters, method=name, options=plain, found=view.found), movable
 
-    selection = ask(look)
-    if "statistics" not in method.facts.needs:
-        return selection
+    selection, movable = ask(look)
+    if not looks_at_text(method):
+        return selection, movable
     whole = look.statistics()
     try:
-        first, second = (ask(replace(look, measured=partial(whole.half, half), found={})) for half in (0, 1))
+        first, second = (ask(replace(look, measured=partial(whole.half, half), found={}))[0] for half in (0, 1))
         stability = round(agreement(first, second, look.tables.among(look.parameters)), 6)
     except DataError:  # half of the text chooses nothing
         stability = 0.0
-    return replace(selection, found={**selection.found, "stability": stability})
+    return replace(selection, found={**selection.found, "stability": stability}), movable
 
 
 def statistics_of(given: Input | None, model: Input) -> "Callable[[], Statistics] | None":
@@ -108,39 +111,3 @@ def check_digest(given: Input, model: Input, what: str, again: str) -> None:
             f"not of {model.digest[:12]}",
             hint=f"make them of this model: {again} {model.given} ...",
         )
-
-
-class Chosen(Protocol):
-    """The options of a run that say what moves, and what it is chosen by."""
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def lang(self) -> str | None: ...
-    @property
-    def source(self) -> str | None: ...
-
-
-def chooser_of(config: Chosen, inputs: Inputs) -> "Choose":
-    """Strategies by name, on the loaded model of a run's inputs `model` and `data`."""
-    given, data = inputs["model"], inputs["data"]
-    if not isinstance(given, Input) or not isinstance(data, Input):
-        raise ConfigError("a strategy needs a model and data")
-    sources = data.facts["sources"].values()
-    targets = {str(source["lang"]) for source in sources if source["role"] == "target"}
-    replayed = sorted({str(source["lang"]) for source in sources if source["role"] != "target"} - targets)
-
-    def choose(model: Any, strategy: str, options: Mapping[str, Any]) -> Movable:
-        method = load_method("select", strategy)
-        look = look_at(
-            model,
-            given.path,
-            seed=config.seed,
-            old_rows=given.facts.get("old_rows"),
-            source=config.source or (replayed[0] if len(replayed) == 1 else None),
-            targets=frozenset(targets | ({config.lang} if config.lang else set())),
-        )
-        movable: Movable = method(look, validate(method.options, options, what=f"options of `{strategy}`"))
-        return movable
-
-    return choose

@@ -11,8 +11,8 @@ from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.types import Estimate, Table
+from langadapt.steps._cpt_choice import Chooser, check_wishes
 from langadapt.steps._cpt_config import Config
-from langadapt.steps._strategy import chooser_of
 from langadapt.train.subject import adam_of, load_subject, means_of, usual
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ RATES = "lr_probe.json"
 _COMPARED = 64
 
 
+def check(config: Config) -> None:
+    """ConfigError for options that exclude each other."""
+    check_wishes(config)
+
+
 def run(config: Config, out: Output) -> Artifact:
     """Train, and write the model folder."""
     from langadapt.model.compute import threads_set
@@ -62,22 +67,24 @@ def _run(config: Config, out: Output) -> Artifact:
     places = make_places(plan.budget.batch_blocks, config.skip_positions, branch)
     stream = Stream.open(data.path)
     out.progress.note(plan.sentence())
-    tried = _try_rates(config, out, plan, places, stream) if config.lr_probe else {}
+    chooser = Chooser(config, out)
+    tried = _try_rates(config, out, plan, places, stream, chooser) if config.lr_probe else {}
     if tried:
         plan = plan.with_peak(tried["learning_rate"])
-    subject, course = load_subject(config, plan, means_of(config, plan), given.path, chooser_of(config, out.inputs))
+    subject, course = load_subject(config, plan, means_of(config, plan), given.path, chooser)
     moving = subject.parameters
     facts = _train(config, out, subject, plan, course, places, stream, branch)
     if tried:
         write_durably(out.folder / RATES, pretty_json(tried))
         facts["lr_probe"] = tried
+    facts |= chooser.write()
     return out.commit(
         {key: given.facts[key] for key in _KEPT_FACTS if key in given.facts}
         | model_facts(out.folder)
         | facts
         | {
             "lang": _lang(config, data.facts),
-            "strategy": config.strategy,
+            "strategy": config.strategy if config.selection is None else "selection",
             "steps": plan.budget.steps,
             "tokens": plan.budget.tokens,
             "batch_tokens": plan.budget.batch_tokens,
@@ -90,7 +97,9 @@ def _run(config: Config, out: Output) -> Artifact:
     )
 
 
-def _try_rates(config: Config, out: Output, plan: "Plan", places: "Places", stream: "Stream") -> dict[str, Any]:
+def _try_rates(
+    config: Config, out: Output, plan: "Plan", places: "Places", stream: "Stream", chooser: Chooser
+) -> dict[str, Any]:
     """Short runs at several learning rates; returns what lr_probe.json will hold."""
     from langadapt.train.checkpoint import Checkpoints
     from langadapt.train.probe import langs_of
@@ -101,7 +110,7 @@ def _try_rates(config: Config, out: Output, plan: "Plan", places: "Places", stre
 
     def attempt(short: "Plan", folder: Path) -> dict[str, dict[str, float]]:
         means = means_of(config, short)
-        subject, course = load_subject(config, short, means, given.path, chooser_of(config, out.inputs))
+        subject, course = load_subject(config, short, means, given.path, chooser)
         kept = Checkpoints(folder / "checkpoints", out.identity.fingerprint, 1, out.progress)
         around, _ = _surroundings(config, out, subject, means, places, stream, kept, "lr_probe_step")
         # nothing is guarded here: which rates forget too much is decided when all have been tried

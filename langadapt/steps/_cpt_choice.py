@@ -1,0 +1,209 @@
+"""What a run of `cpt` lets move: a selection that was given, or a strategy's choice, made once and kept.
+
+The choice is kept beside the checkpoints, so that a run that goes on trains what it trained, and written into the
+result, so that the shield can be shown again.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from langadapt.core.artifact import Artifact, Identity, Output, open_artifact, writing
+from langadapt.core.errors import ConfigError, DataError, LangadaptError
+from langadapt.core.inputs import Input, Inputs
+from langadapt.core.types import Movable
+from langadapt.steps._strategy import check_digest, look_at, looks_at_text, named, select_with, statistics_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from langadapt.select.inputs import SelectInputs
+    from langadapt.select.selection import Selection
+    from langadapt.select.statistics import Statistics
+
+# Folder in a model that was trained in part, and of the choice in what is kept of an unfinished run.
+RECORD = "selection"
+_KEPT = "choice"
+
+
+class Wishes(Protocol):
+    """The options of a run that say what moves, and what it is chosen by."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def lang(self) -> str | None: ...
+    @property
+    def source(self) -> str | None: ...
+    @property
+    def strategy(self) -> str: ...
+    @property
+    def strategy_options(self) -> Mapping[str, Any]: ...
+    @property
+    def stages(self) -> Any: ...
+    @property
+    def selection(self) -> str | None: ...
+    @property
+    def statistics(self) -> str | None: ...
+
+
+def check_wishes(wishes: Wishes) -> None:
+    """ConfigError for options about what moves that exclude each other."""
+    if wishes.selection is not None:
+        if wishes.strategy != "full" or wishes.strategy_options or wishes.stages:
+            raise ConfigError(
+                "a selection takes the place of a strategy", where="selection", hint="leave `--strategy` out"
+            )
+        if wishes.statistics is not None:
+            raise ConfigError("a selection was made with its statistics already", hint="leave `--statistics` out")
+    elif wishes.statistics is not None and not wishes.stages:
+        method, _ = named(wishes.strategy, wishes.strategy_options)
+        if not looks_at_text(method):
+            raise ConfigError(
+                f"`{wishes.strategy}` looks at no statistics",
+                where="statistics",
+                hint="leave `--statistics` out, or choose a strategy that does: `ssu`, `subnetwork`, `lape`",
+            )
+
+
+class Languages:
+    """Which languages a data artifact holds: those that are learned, and the one that is replayed."""
+
+    def __init__(self, wishes: Wishes, data: Input) -> None:
+        sources = data.facts["sources"].values()
+        targets = {str(source["lang"]) for source in sources if source["role"] == "target"}
+        replayed = sorted({str(source["lang"]) for source in sources if source["role"] != "target"} - targets)
+        self.targets = frozenset(targets | ({wishes.lang} if wishes.lang else set()))
+        self.source = wishes.source or (replayed[0] if len(replayed) == 1 else None)
+        self.every = frozenset(targets) | frozenset(replayed)
+
+
+class Chooser:
+    """Strategies by name, on a loaded model; `selection` is what the last one chose (None: stages have several)."""
+
+    def __init__(self, wishes: Wishes, out: Output) -> None:
+        self._wishes, self._out = wishes, out
+        self._model, self._data = _one(out.inputs, "model"), _one(out.inputs, "data")
+        self._languages = Languages(wishes, self._data)
+        self.selection: Selection | None = None
+        given, statistics = out.inputs.get("selection"), out.inputs.get("statistics")
+        self._given = given if isinstance(given, Input) else None
+        if self._given is not None:
+            check_digest(self._given, self._model, "selection", "langadapt select")
+        self._measured: Callable[[], Statistics] | None = statistics_of(
+            statistics if isinstance(statistics, Input) else None, self._model
+        )
+
+    def __call__(self, model: Any, strategy: str, options: Mapping[str, Any]) -> Movable:
+        """What may move. ConfigError if nothing would."""
+        look = look_at(
+            model,
+            self._model.path,
+            seed=self._wishes.seed,
+            old_rows=self._model.facts.get("old_rows"),
+            source=self._languages.source,
+            targets=self._languages.targets,
+            statistics=self._measured,
+            progress=self._out.progress,
+        )
+        if self._given is not None:
+            self.selection, movable = self._read(self._given, look), None
+        elif self._wishes.stages:
+            method, settings = named(strategy, options)
+            found: Movable = method(look, settings)
+            return found
+        else:
+            self.selection, movable = self._kept(look) or self._choose(look, strategy, options)
+        if not self.selection.total and (movable is None or movable.adapter is None):
+            raise ConfigError(
+                f"nothing would move: {self._who(strategy)} names no weight of this model",
+                hint="look at it: langadapt select MODEL --method ... --out DIR",
+            )
+        plain = self.selection.movable()
+        return plain if movable is None else replace(movable, names=plain.names, slices=plain.slices)
+
+    def write(self) -> dict[str, Any]:
+        """Write the choice into the result; returns what the facts say of it."""
+        from langadapt.select.selection import write_selection
+
+        if self.selection is None or self.selection.total == self.selection.parameters:
+            return {}
+        write_selection(self._out.folder / RECORD, self.selection)
+        told = {
+            "method": self.selection.method,
+            "moving": self.selection.total,
+            "parameters": self.selection.parameters,
+        }
+        return {RECORD: told | {key: self.selection.found[key] for key in _TOLD if key in self.selection.found}}
+
+    def _who(self, strategy: str) -> str:
+        return f"`{strategy}`" if self._given is None else f"the selection `{self._given.given}`"
+
+    def _read(self, given: Input, look: "SelectInputs") -> "Selection":
+        from langadapt.select.selection import check_model, read_selection
+
+        found = read_selection(given.path)
+        check_model(found, look.parameters, given.given)
+        return found
+
+    def _choose(self, look: "SelectInputs", strategy: str, options: Mapping[str, Any]) -> "tuple[Selection, Movable]":
+        selection, movable = select_with(look, strategy, options)
+        if named(strategy, options)[0].facts.needs:
+            self._keep(selection, movable)
+        return selection, movable
+
+    @property
+    def _identity(self) -> Identity:
+        """Whatever is kept belongs to one run, which has one strategy."""
+        return Identity("selection", "cpt", 1, {"kept": _KEPT}, {"run": self._out.identity.fingerprint})
+
+    def _keep(self, selection: "Selection", movable: Movable) -> None:
+        from langadapt.select.selection import write_selection
+
+        place = self._out.partial / _KEPT
+        with writing(place, self._identity, inputs={}, progress=self._out.progress) as (_, target):
+            if isinstance(target, Artifact):
+                raise LangadaptError(f"internal: `{place}` appeared while it was being written")
+            write_selection(target.folder, selection)
+            target.commit(
+                {
+                    "adapter": None if movable.adapter is None else dict(movable.adapter),
+                    "keep_adapter": movable.keep_adapter,
+                    "tables_factor": movable.tables_factor,
+                }
+            )
+
+    def _kept(self, look: "SelectInputs") -> "tuple[Selection, Movable] | None":
+        """What an earlier process chose; None if there is none. One that is damaged is said, and made again."""
+        from langadapt.select.selection import check_model, read_selection
+
+        place = self._out.partial / _KEPT
+        if not place.is_dir():
+            return None
+        try:
+            kept = open_artifact(place, "selection")
+            kept.verify()
+            if kept.fingerprint != self._identity.fingerprint:
+                raise DataError(f"`{place}` is of another run")
+            selection = read_selection(place)
+            check_model(selection, look.parameters, str(place))
+        except DataError as error:
+            self._out.progress.warn(f"the choice that was kept is made again: {error.message}")
+            shutil.rmtree(place)
+            return None
+        facts = kept.facts
+        return selection, Movable(
+            selection.names, selection.slices, facts["adapter"], facts["keep_adapter"], facts["tables_factor"]
+        )
+
+
+# What the facts of a model repeat of what its strategy found.
+_TOLD = ("stability", "counts", "calibrated")
+
+
+def _one(inputs: Inputs, name: str) -> Input:
+    value = inputs[name]
+    if not isinstance(value, Input):
+        raise ConfigError(f"a strategy needs `{name}`")
+    return value
