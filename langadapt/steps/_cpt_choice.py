@@ -5,14 +5,14 @@ result, so that the shield can be shown again.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from langadapt.core.artifact import Artifact, Identity, Output, open_artifact, writing
 from langadapt.core.errors import ConfigError, DataError, LangadaptError
 from langadapt.core.inputs import Input, Inputs
-from langadapt.core.types import Movable
+from langadapt.core.types import Movable, Slice
 from langadapt.steps._strategy import check_digest, look_at, looks_at_text, named, select_with, statistics_of
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class Chooser:
         self._model, self._data = _one(out.inputs, "model"), _one(out.inputs, "data")
         self._languages = Languages(wishes, self._data)
         self.selection: Selection | None = None
+        self._shapes: Mapping[str, tuple[int, ...]] = {}
         given, statistics = out.inputs.get("selection"), out.inputs.get("statistics")
         self._given = given if isinstance(given, Input) else None
         if self._given is not None:
@@ -107,6 +108,7 @@ class Chooser:
             statistics=self._measured,
             progress=self._out.progress,
         )
+        self._shapes = look.parameters
         if self._given is not None:
             self.selection, movable = self._read(self._given, look), None
         elif self._wishes.stages:
@@ -123,19 +125,27 @@ class Chooser:
         plain = self.selection.movable()
         return plain if movable is None else replace(movable, names=plain.names, slices=plain.slices)
 
-    def write(self) -> dict[str, Any]:
-        """Write the choice into the result; returns what the facts say of it."""
-        from langadapt.select.selection import write_selection
+    def write(self, may_move: tuple[Collection[str], Mapping[str, Slice]]) -> dict[str, Any]:
+        """Write into the result what may move of the model, an adapter's layers included; returns what facts say of it.
 
-        if self.selection is None or self.selection.total == self.selection.parameters:
+        Nothing is written where everything may.
+        """
+        from langadapt.select.selection import selection_of, write_selection
+
+        chosen = self.selection
+        names, slices = frozenset(may_move[0]) & self._shapes.keys(), may_move[1]
+        found = selection_of(
+            Movable(names, slices),
+            self._shapes,
+            method="stages" if chosen is None else chosen.method,
+            options={} if chosen is None else chosen.options,
+            found={} if chosen is None else chosen.found,
+        )
+        if found.total == found.parameters:
             return {}
-        write_selection(self._out.folder / RECORD, self.selection)
-        told = {
-            "method": self.selection.method,
-            "moving": self.selection.total,
-            "parameters": self.selection.parameters,
-        }
-        return {RECORD: told | {key: self.selection.found[key] for key in _TOLD if key in self.selection.found}}
+        write_selection(self._out.folder / RECORD, found)
+        told = {"method": found.method, "moving": found.total, "parameters": found.parameters}
+        return {RECORD: told | {key: found.found[key] for key in _TOLD if key in found.found}}
 
     def _who(self, strategy: str) -> str:
         return f"`{strategy}`" if self._given is None else f"the selection `{self._given.given}`"

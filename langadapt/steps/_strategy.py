@@ -91,7 +91,7 @@ def statistics_of(given: Input | None, model: Input) -> "Callable[[], Statistics
     """Reads statistics when they are asked for. DataError if they are of another model."""
     if given is None:
         return None
-    check_digest(given, model, "statistics", "langadapt calibrate")
+    check_digest(given, model, "measurement", "langadapt calibrate")
 
     def read() -> "Statistics":
         from langadapt.select.statistics import Statistics, read_language
@@ -107,7 +107,7 @@ def check_digest(given: Input, model: Input, what: str, again: str) -> None:
     made_for = given.facts.get("model_digest")
     if given.exists and model.exists and made_for != model.digest:
         raise DataError(
-            f"the {what} `{given.given}` are of another model than `{model.given}`: of {str(made_for)[:12]}, "
-            f"not of {model.digest[:12]}",
-            hint=f"make them of this model: {again} {model.given} ...",
+            f"the {what} `{given.given}` was made of another model than `{model.given}` (of {str(made_for)[:12]}, "
+            f"not of {model.digest[:12]})",
+            hint=f"make it of this one: {again} {model.given} ...",
         )

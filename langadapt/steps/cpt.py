@@ -77,7 +77,7 @@ def _run(config: Config, out: Output) -> Artifact:
     if tried:
         write_durably(out.folder / RATES, pretty_json(tried))
         facts["lr_probe"] = tried
-    facts |= chooser.write()
+    facts |= chooser.write(subject.may_move())
     return out.commit(
         {key: given.facts[key] for key in _KEPT_FACTS if key in given.facts}
         | model_facts(out.folder)

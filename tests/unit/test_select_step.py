@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 
 import langadapt
-from langadapt.core.artifact import Identity, open_artifact, writing
+from langadapt.core.artifact import open_artifact
 from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import digest_of
-from langadapt.core.progress import Progress
 from langadapt.core.verb import load, price, resolved
 from langadapt.model.anatomy import anatomy
 from langadapt.model.empty import empty_model
 from langadapt.model.load import load_model
 from langadapt.select.selection import read_selection
-from langadapt.select.statistics import write_language
-from tests.fixtures.measured import language
+from tests.fixtures.measured import given_statistics
 from tests.fixtures.tiny import tiny_model
 
 
@@ -30,20 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def statistics(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return given_statistics(tmp_path_factory.mktemp("statistics") / "stats", model, digest_of(model))
-
-
-def given_statistics(place: Path, model: Path, digest: str, *langs: str) -> Path:
-    """An artifact as calibrate writes it, of numbers made by hand."""
-    parts = anatomy(load_model(model))
-    identity = Identity("statistics", "calibrate", 1, {}, {"digest": digest})
-    with writing(place, identity, inputs={}, progress=Progress()) as (_, out):
-        for lang in langs or ("de", "en", "hu"):
-            write_language(out.folder, language(parts, lang))  # type: ignore[union-attr]
-        out.commit(  # type: ignore[union-attr]
-            {"languages": {lang: {"tokens": 1000} for lang in langs or ("de", "en", "hu")}, "model_digest": digest}
-        )
-    return place
+    return given_statistics(tmp_path_factory.mktemp("statistics") / "stats", model)
 
 
 def test_a_model_without_values_has_the_same_parts(model: Path) -> None:
@@ -96,7 +81,7 @@ def test_selections_are_joined_cut_and_taken_away(model: Path, tmp_path: Path) -
 
 def test_what_is_of_another_model_is_refused_with_both_digests(model: Path, statistics: Path, tmp_path: Path) -> None:
     other = tiny_model(tmp_path / "other", seed=1, dtype="bfloat16")
-    words = f"of another model.*{digest_of(model)[:12]}.*{digest_of(other)[:12]}"
+    words = f"made of another model.*{digest_of(model)[:12]}.*{digest_of(other)[:12]}"
     with pytest.raises(DataError, match=words):
         langadapt.select(model=other, method="ssu", statistics=statistics, source="en", out=tmp_path / "sel")
     sel = langadapt.select(model=model, method="magnitude", out=tmp_path / "mine").path

@@ -1,0 +1,158 @@
+"""What `cpt` lets move: a selection that is given, a strategy with statistics, and what is kept of the choice."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import langadapt
+from langadapt.core.artifact import partial_folder
+from langadapt.core.errors import ConfigError, DataError, Interrupted
+from langadapt.core.types import Movable, Slice
+from langadapt.select import ssu
+from langadapt.select.selection import read_selection
+from langadapt.steps import cpt
+from tests.fixtures.measured import given_statistics
+from tests.fixtures.tiny import tiny_corpus, tiny_model
+
+RUN: dict[str, Any] = {"steps": 3, "batch_tokens": 64, "compute": "fp32", "learning_rate": 1e-3}
+
+
+class Given:
+    """A model, data in two languages, statistics made by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = tiny_model(folder / "model", tied=False)
+        texts = {lang: str(tiny_corpus(folder / "text", lang, 40)) for lang in ("en", "hu")}
+        self.data = langadapt.mix(
+            out=folder / "data", model=self.model, corpora=texts, replay={"en": 0.5}, block_tokens=32,
+            document_separator="<s>",
+        ).path  # fmt: skip
+        self.statistics = given_statistics(folder / "statistics", self.model)
+
+    def train(self, out: Path, **more: Any) -> Any:
+        return langadapt.cpt(out=out, model=self.model, data=self.data, **(RUN | more))
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    return Given(tmp_path_factory.mktemp("choice"))
+
+
+def test_a_selection_in_place_of_a_strategy_gives_the_same_model(given: Given, tmp_path: Path) -> None:
+    """The source language is that of the replayed text, where nobody names one."""
+    made = given.train(tmp_path / "one", strategy="ssu", statistics=given.statistics)
+    sel = langadapt.select(
+        model=given.model, method="ssu", statistics=given.statistics, source="en", out=tmp_path / "sel"
+    )
+    other = given.train(tmp_path / "two", selection=sel.path, weight_decay=0.01)
+    for file in ("model.safetensors", "selection/moves.safetensors", "metrics.jsonl"):
+        assert (made.path / file).read_bytes() == (other.path / file).read_bytes()
+    assert (made.path / "selection" / "selection.json").read_bytes() == (sel.path / "selection.json").read_bytes()
+    assert made.facts["selection"] == {
+        "method": "ssu", "moving": sel.facts["moving"], "parameters": sel.facts["parameters"],
+        "stability": sel.facts["stability"],
+    }  # fmt: skip
+    assert (made.facts["strategy"], other.facts["strategy"]) == ("ssu", "selection")
+
+
+def test_a_choice_survives_a_kill(given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = given.train(tmp_path / "whole", strategy="shielded-lora", strategy_options={"rank": 2}, **_stats(given))
+
+    def killed(*args: Any) -> Any:
+        raise Interrupted("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cpt, "_train", killed)
+        with pytest.raises(Interrupted):
+            given.train(tmp_path / "out", strategy="shielded-lora", strategy_options={"rank": 2}, **_stats(given))
+    kept = partial_folder(tmp_path / "out") / "choice"
+    assert read_selection(kept).slices
+    with monkeypatch.context() as patch:
+        patch.setattr(ssu, "column_scores", None)  # whoever chooses again is found out
+        again = given.train(tmp_path / "out", strategy="shielded-lora", strategy_options={"rank": 2}, **_stats(given))
+    assert again.digest == whole.digest
+
+
+def test_a_damaged_choice_is_made_again(given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = given.train(tmp_path / "whole", strategy="ssu", **_stats(given))
+    with monkeypatch.context() as patch:
+        patch.setattr(cpt, "_train", lambda *args: (_ for _ in ()).throw(Interrupted("stopped")))
+        with pytest.raises(Interrupted):
+            given.train(tmp_path / "out", strategy="ssu", **_stats(given))
+    moves = partial_folder(tmp_path / "out") / "choice" / "moves.safetensors"
+    harmed = bytearray(moves.read_bytes())
+    harmed[-4] ^= 1
+    moves.write_bytes(bytes(harmed))
+    assert given.train(tmp_path / "out", strategy="ssu", **_stats(given)).digest == whole.digest
+
+
+def _stats(given: Given) -> dict[str, Any]:
+    return {"statistics": given.statistics}
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"selection": "sel", "strategy": "ssu"}, "takes the place of a strategy"),
+        ({"selection": "sel", "stages": [{"strategy": "full"}]}, "takes the place of a strategy"),
+        ({"selection": "sel", "statistics": "stats"}, "was made with its statistics already"),
+        ({"statistics": "stats"}, "`full` looks at no statistics"),
+        ({"strategy": "ssu", "strategy_options": {"ratio": 3}}, "ratio"),
+    ],
+)
+def test_what_cannot_go_together_is_said_first(given: Given, tmp_path: Path, wishes: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        given.train(tmp_path / "out", **wishes)
+
+
+def test_what_was_made_for_another_model_is_refused(given: Given, tmp_path: Path) -> None:
+    other = tiny_model(tmp_path / "other", tied=False, seed=3)
+    statistics = given_statistics(tmp_path / "stats", other)
+    sel = langadapt.select(model=other, method="magnitude", out=tmp_path / "sel").path
+    with pytest.raises(DataError, match=r"measurement `.*` was made of another model"):
+        given.train(tmp_path / "out", strategy="ssu", statistics=statistics)
+    with pytest.raises(DataError, match=r"selection `.*` was made of another model"):
+        given.train(tmp_path / "out", selection=sel)
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_nothing_is_refused_and_all_is_full(given: Given, tmp_path: Path) -> None:
+    """Shields of 100 % and 0 %."""
+    empty = langadapt.select(model=given.model, method="new-tokens", out=tmp_path / "none").path
+    with pytest.raises(ConfigError, match="nothing would move: the selection"):
+        given.train(tmp_path / "out", selection=empty)
+    with pytest.raises(ConfigError, match="nothing would move: `new-tokens`"):
+        given.train(tmp_path / "out", strategy="new-tokens")
+    with pytest.raises(ConfigError, match="nothing would move: `ssu`"):
+        given.train(
+            tmp_path / "out", strategy="ssu", strategy_options={"ratio": 1.0, "tables": "freeze"}, **_stats(given)
+        )
+    every = langadapt.select(model=given.model, method="full", out=tmp_path / "all").path
+    full, same = given.train(tmp_path / "full"), given.train(tmp_path / "same", selection=every)
+    assert (full.path / "model.safetensors").read_bytes() == (same.path / "model.safetensors").read_bytes()
+    assert not (same.path / "selection").exists()
+
+
+def test_a_strategy_without_its_statistics_is_an_error(given: Given, tmp_path: Path) -> None:
+    few = given_statistics(tmp_path / "statistics", given.model, "en", "hu")
+    with pytest.raises(ConfigError, match="hold nothing of `de`"):
+        given.train(tmp_path / "out", strategy="ssu", source="de", statistics=few)
+
+
+def test_a_method_of_a_third_party_is_checked(given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = langadapt.core.registry.load_method("select", "hft")
+
+    def forged(*args: Any) -> Movable:
+        return Movable(frozenset(), {"lm_head.weight": Slice(0, np.array([5, 5], dtype=np.int32))})
+
+    monkeypatch.setattr("langadapt.steps._strategy.load_method", lambda room, name: _with(method, forged))
+    with pytest.raises(ConfigError, match="not ascending"):
+        given.train(tmp_path / "out", strategy="hft")
+
+
+def _with(method: Any, function: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(method, function=function)
