@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.languages import normalise, primary
-from langadapt.steps._statistics import check_same_model
+from langadapt.steps._strategy import check_digest
 from langadapt.steps._vocabulary import lang_of, one
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def added_to(inputs: Inputs, langs: Mapping[str, Input], settings: Mapping[str, 
         return None
     if not given.exists:
         return given
-    check_same_model(given, one(inputs, "model"))
+    check_digest(given, one(inputs, "model"), "statistics", "langadapt calibrate")
     for name in _COMMON:
         if given.facts[name] != settings[name]:
             raise ConfigError(

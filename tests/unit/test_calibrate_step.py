@@ -18,7 +18,7 @@ from langadapt.core.inputs import Input, resolve_input, resolve_inputs
 from langadapt.core.progress import Event, Note
 from langadapt.model.load import load_tokenizer
 from langadapt.select.statistics import read_language
-from langadapt.steps._statistics import open_statistics
+from langadapt.steps._strategy import statistics_of
 from tests.fixtures.tiny import TEMPLATE, tiny_corpus, tiny_model, tiny_tokenizer
 
 SETTINGS: dict[str, Any] = {"tokens": 1500, "window_tokens": 64, "compute": "fp32"}
@@ -63,7 +63,9 @@ def test_what_is_written(place: Path, made: Any) -> None:
     assert sorted(facts["specific_layers"]) == ["en", "hu"]
     model = given(place / "model", "calibrate", "model")
     assert facts["model_digest"] == model.digest
-    found = open_statistics(given(made.path, "calibrate", "add"), model)
+    read = statistics_of(given(made.path, "calibrate", "add"), model)
+    assert read is not None
+    found = read()
     assert found.langs == ("en", "hu") and found.model_digest == model.digest
     assert found.of("hu").rates().shape == (2, 64) and int(found.of("hu").tokens.sum()) == 1500
     table = verbs.load("calibrate").table
@@ -96,7 +98,7 @@ def test_what_cannot_be_added_is_refused(place: Path, made: Any, tmp_path: Path)
     refuse("measured with `skip_first` False", "sk", skip_first=True)
     stranger = tiny_model(tmp_path / "stranger", seed=4)
     assert (
-        refuse(r"was measured on another model \(digest \w{16}\) than .*stranger", "sk", model=stranger).exit_code == 3
+        refuse(r"are of another model than .*stranger.*: of \w{12}, not of \w{12}", "sk", model=stranger).exit_code == 3
     )
     copy = Path(shutil.copytree(made.path, tmp_path / "copy"))
     with (copy / "hu.safetensors").open("r+b") as file:
