@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from langadapt.core.errors import ConfigError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.progress import Progress
 from langadapt.core.rng import stream
 from langadapt.model.anatomy import Anatomy
@@ -56,14 +56,22 @@ class SelectInputs:
     memory: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def read(self, name: str) -> "torch.Tensor":
-        """Values of a parameter, in float32, read when asked for. ConfigError for a model without files."""
+        """Values of a parameter, in float32, read when asked for.
+
+        ConfigError for a model without files. DataError for values that are no numbers: every order of them is wrong.
+        """
+        import torch
+
         from langadapt.model.save import stored_as
         from langadapt.model.weights import open_weights
 
         if self.folder is None:
             raise ConfigError("this choice looks at the weights, and there is no model yet")
         weights = open_weights(self.folder)
-        return weights.read(stored_as(weights, name)).float()
+        values = weights.read(stored_as(weights, name)).float()
+        if not bool(torch.isfinite(values).all()):
+            raise DataError(f"`{self.folder}`: `{name}` holds NaN or infinity", hint="copy the model again")
+        return values
 
     def statistics(self) -> "Statistics":
         """Statistics of activations. ConfigError if none were given: there is nothing to fall back to."""

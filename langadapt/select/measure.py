@@ -112,7 +112,7 @@ class Meter:
             if not np.isfinite(values).all():
                 raise DataError(
                     f"activations of this model are not finite numbers (`{kind}` of {key})",
-                    hint="give `--compute fp32`",
+                    hint="give `--compute fp32`; if it is so already, the model's weights are damaged: copy them again",
                 )
             kinds[kind][key] = values.astype(np.int64) if kind == "positive" else values
         return LanguageStatistics(lang, self._tokens.copy(), **kinds)

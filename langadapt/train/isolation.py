@@ -6,6 +6,7 @@ documents get the logits that they get alone. The second catches masks that isol
 """
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,11 @@ def prove_isolation(model: nn.Module, *, vocabulary: int, block_tokens: int, sep
             difference = _largest_difference(model, layout, _lengths(model, block_tokens), vocabulary, separator)
             if difference <= _TOLERANCE:
                 return Proof(layout, difference, tuple(refused))
+            if math.isnan(difference):
+                raise DataError(
+                    f"this {type(model).__name__} computes NaN or infinity on plain text",
+                    hint="its weights are damaged: copy the model again",
+                )
             refused.append(f"{layout}: logits differ by {difference:.2g} of the largest")
     finally:
         model.train(training)

@@ -155,7 +155,7 @@ class Bench:
         sets = [part for role in SETS for part in ("--set", f"{role}={self.corpus(role)}")]
         if not (scores / "artifact.json").is_file():
             self.run("evaluate", self.given.model, str(trained), *sets, "--out", str(scores), "-o", "context_bytes=600",
-                     "-o", "continuations=0", "--set-bytes", self.given.set_bytes)  # fmt: skip
+                     "-o", "continuations=0", "--set-bytes", self.given.set_bytes, *self.icl)  # fmt: skip
         found = {"arm": name, "seed": seed, "steps": self.given.steps, "langs": [self.target, self.source, self.source]}
         found |= {
             "scores": segments(scores),
@@ -165,6 +165,13 @@ class Bench:
         found["seconds_of_cell"] = round(time.monotonic() - began)
         shutil.rmtree(folder)
         return found
+
+    @property
+    def icl(self) -> list[str]:
+        """The flag for questions on in-context learning, where this version of langadapt asks them."""
+        from langadapt.core.verb import load
+
+        return ["--icl"] if "icl" in load("evaluate").config.model_fields else []
 
     def lacks(self, arm: Arm) -> str | None:
         """What this version of langadapt does not have of it."""
@@ -193,6 +200,12 @@ def segments(scores: Path) -> dict[str, Any]:
     return found
 
 
+def answers(scores: Path) -> dict[str, float] | None:
+    """Bits a question on in-context learning, of the base and of the adapted model; None if none were asked."""
+    found = json.loads((scores / "summary.json").read_text(encoding="utf-8")).get("icl")
+    return None if found is None else {model: found["models"][model]["bits"] for model in ("base", "adapted")}
+
+
 def costs(trained: Path, *, averaged: bool) -> dict[str, Any]:
     """Numbers that moved, bytes of masters, gradients and moments, peak memory and seconds of the whole run."""
     facts = json.loads((trained / "artifact.json").read_text(encoding="utf-8"))["facts"]
@@ -203,7 +216,6 @@ def costs(trained: Path, *, averaged: bool) -> dict[str, Any]:
         "trained": facts["trained_parameters"],
         "state_bytes": facts["trained_parameters"] * (_STATE_BYTES + (_AVERAGE_BYTES if averaged else 0)),
         "learning_rate": facts["learning_rate"],
-        "icl": facts.get("icl"),
         "peak_bytes": run["peak_memory_bytes"],
         "seconds": run["seconds"],
         "step_seconds": steps[len(steps) // 2] if steps else None,

@@ -35,19 +35,19 @@ def table(results: Results) -> str:
         grouped.setdefault(name, []).append(entry)
     first = next(iter(results.values()))
     titles = [title.format(lang) for title, lang in zip(_TITLES.values(), first["langs"], strict=True)]
-    icl = any(entry.get("icl") is not None for entry in results.values())
+    icl = first.get("icl") is not None
     head = ["arm", "seeds"] + [part for title in titles for part in (title, "more than `full`, 95 %")]
-    quality = [head + ["ICL probe"] * icl]
+    quality = [head + ["in-context learning, bits"] * icl]
     bits = ["base", ""]
     for role in _TITLES:
         bits += [f"{_bits(first['scores'][role], 'base'):.3f}", ""]
-    quality.append(bits + [""] * icl)
+    quality.append(bits + ([f"{first['icl']['base']:.3f}"] if icl else []))
     cost = [["arm", "numbers that move", "state", "peak memory", "s a step", "minutes"]]
     for name, runs in grouped.items():
         row = [f"`{name}`", str(len(runs))]
         for role in _TITLES:
             row += [_spread([_bits(run["scores"][role], "adapted") for run in runs]), _beside(grouped, name, role)]
-        probe = [run["icl"] for run in runs if run.get("icl") is not None]
+        probe = [run["icl"]["adapted"] for run in runs if run.get("icl") is not None]
         quality.append(row + ([_spread(probe) if probe else "-"] if icl else []))
         cost.append([f"`{name}`", f"{runs[0]['trained']:,}", _bytes(runs[0]["state_bytes"]),
                      _bytes(max(run["peak_bytes"] for run in runs)), f"{_mean(runs, 'step_seconds'):.2f}",
