@@ -172,9 +172,8 @@ class Checkpoints:
                 if average is not None and not average.put_back(name, tensor):
                     raise _of_others(artifact, name)
                 continue
-            if name not in missing:
+            if name not in missing or not optimiser.put_back(name, tensor):
                 raise _of_others(artifact, name)
-            optimiser.put_back(name, tensor)
             missing.discard(name)
         if missing:
             raise _of_others(artifact, min(missing))

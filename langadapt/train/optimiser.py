@@ -203,17 +203,20 @@ class Optimiser:
                 names |= {f"{kind}/{name}{suffix}" for suffix in lowbit.parts(self._adam.state[value][key])}
         return names
 
-    def put_back(self, name: str, tensor: torch.Tensor) -> None:
-        """Restore one tensor of `tensors`, after `expect`."""
+    def put_back(self, name: str, tensor: torch.Tensor) -> bool:
+        """Restore one tensor of `tensors`, after `expect`; False if it has another shape."""
         kind, _, rest = name.partition("/")
         parameter, _, suffix = rest.partition("/")
         value = self.parameters[parameter]
-        if kind == "weight":
-            value.detach().copy_(tensor)
-            if parameter in self._masters:
-                self._masters[parameter].write_through()
-        else:
-            lowbit.parts(self._adam.state[value][_KEYS[kind]])[f"/{suffix}" if suffix else ""].copy_(tensor)
+        here = value.detach()
+        if kind != "weight":
+            here = lowbit.parts(self._adam.state[value][_KEYS[kind]])[f"/{suffix}" if suffix else ""]
+        if here.shape != tensor.shape:
+            return False
+        here.copy_(tensor)
+        if kind == "weight" and parameter in self._masters:
+            self._masters[parameter].write_through()
+        return True
 
     def checkpoint_bytes(self) -> int:
         """Size of `tensors` when everything has moved."""
