@@ -156,7 +156,13 @@ class Bench:
         if not (scores / "artifact.json").is_file():
             self.run("evaluate", self.given.model, str(trained), *sets, "--out", str(scores), "-o", "context_bytes=600",
                      "-o", "continuations=0", "--set-bytes", self.given.set_bytes, *self.icl)  # fmt: skip
-        found = {"arm": name, "seed": seed, "steps": self.given.steps, "langs": [self.target, self.source, self.source]}
+        found = {
+            "arm": name,
+            "seed": seed,
+            "steps": self.given.steps,
+            "set_bytes": self.given.set_bytes,
+            "langs": [self.target, self.source, self.source],
+        }
         found |= {
             "scores": segments(scores),
             **costs(trained, averaged=any(text.startswith("ema=") for text in arm.options)),
@@ -284,7 +290,8 @@ def main() -> None:
     for name, why in lacking.items():
         say(f"{name}: left out, {why}")
     for name, seed in wanted(given.seeds, given.only):
-        if name in lacking or ((name, seed) in there and there[name, seed]["steps"] == given.steps):
+        done = there.get((name, seed), {})
+        if name in lacking or (done.get("steps"), done.get("set_bytes")) == (given.steps, given.set_bytes):
             continue
         say(f"{time.strftime('%H:%M')} {name}, seed {seed}")
         if given.dry_run:
