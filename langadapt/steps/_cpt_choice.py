@@ -13,6 +13,7 @@ from langadapt.core.artifact import Artifact, Identity, Output, open_artifact, w
 from langadapt.core.errors import ConfigError, DataError, LangadaptError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.types import Movable, Slice
+from langadapt.steps._cpt_measure import Rules, Wanted, measured, wanted
 from langadapt.steps._strategy import check_digest, look_at, looks_at_text, named, select_with, statistics_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ RECORD = "selection"
 _KEPT = "choice"
 
 
-class Wishes(Protocol):
+class Wishes(Rules, Protocol):
     """The options of a run that say what moves, and what it is chosen by."""
 
     @property
@@ -77,6 +78,31 @@ class Languages:
         self.targets = frozenset(targets | ({wishes.lang} if wishes.lang else set()))
         self.source = wishes.source or (replayed[0] if len(replayed) == 1 else None)
         self.every = frozenset(targets) | frozenset(replayed)
+        self._replayed = replayed
+
+    def need_source(self, strategy: str) -> str:
+        """The language that should stay. ConfigError if it cannot be known."""
+        if self.source is None:
+            several = f"the data replay {' and '.join(self._replayed)}" if self._replayed else "the data replay nothing"
+            raise ConfigError(
+                f"`{strategy}` shields a language, and {several}", where="source", hint="name it: `--source en`"
+            )
+        return self.source
+
+
+def wanted_of(wishes: Wishes, data: Input, run_tokens: int) -> Wanted | None:
+    """What has to be measured on the data; None where nothing is, or it was given."""
+    if wishes.selection is not None or wishes.statistics is not None or wishes.stages:
+        return None
+    method, settings = named(wishes.strategy, wishes.strategy_options)
+    if not looks_at_text(method):
+        return None
+    languages = Languages(wishes, data)
+    if "source statistics" in method.facts.needs:
+        langs: tuple[str, ...] = (languages.need_source(wishes.strategy),)
+    else:
+        langs = tuple(getattr(settings, "langs", ())) or tuple(sorted(languages.every))
+    return wanted(wishes, data.facts, langs, run_tokens, taylor="gradients" in method.facts.needs)
 
 
 class Chooser:
@@ -88,6 +114,7 @@ class Chooser:
         self._languages = Languages(wishes, self._data)
         self.selection: Selection | None = None
         self._shapes: Mapping[str, tuple[int, ...]] = {}
+        self._calibrated: dict[str, int] = {}
         given, statistics = out.inputs.get("selection"), out.inputs.get("statistics")
         self._given = given if isinstance(given, Input) else None
         if self._given is not None:
@@ -95,6 +122,18 @@ class Chooser:
         self._measured: Callable[[], Statistics] | None = statistics_of(
             statistics if isinstance(statistics, Input) else None, self._model
         )
+
+    def prepare(self, run_tokens: int) -> None:
+        """Measure what the strategy looks at, where it was not given: before the model that is trained is loaded.
+
+        ConfigError if the data lack a language that has to be measured.
+        """
+        wishes = wanted_of(self._wishes, self._data, run_tokens)
+        if wishes is None:
+            return
+        found = measured(self._wishes, wishes, self._model, self._data, self._out)
+        self._calibrated = {lang: int(found.of(lang).tokens.sum()) for lang in found.langs}
+        self._measured = lambda: found
 
     def __call__(self, model: Any, strategy: str, options: Mapping[str, Any]) -> Movable:
         """What may move. ConfigError if nothing would."""
@@ -159,6 +198,8 @@ class Chooser:
 
     def _choose(self, look: "SelectInputs", strategy: str, options: Mapping[str, Any]) -> "tuple[Selection, Movable]":
         selection, movable = select_with(look, strategy, options)
+        if self._calibrated:
+            selection = replace(selection, found={**selection.found, "calibrated": self._calibrated})
         if named(strategy, options)[0].facts.needs:
             self._keep(selection, movable)
         return selection, movable

@@ -30,6 +30,8 @@ class Config(StepConfig):
     """Language that a strategy like ssu shields; by default that of the replayed text."""
     statistics: Annotated[str, Reads(("statistics",), flag_only=True)] | None = None
     """Activations measured by calibrate; without it a strategy that needs them measures them on the data."""
+    calibration_tokens: Annotated[Count, Field(ge=1000)] | None = None
+    """Tokens of each language to measure them on; by default as many as are trained on, 100,000 to a million."""
     selection: Annotated[str, Reads(("selection",), flag_only=True)] | None = None
     """What may move, chosen by select for this model; in place of a strategy."""
     tokens: Annotated[Annotated[Count, Field(ge=1)] | None, Flag()] = None

@@ -68,6 +68,7 @@ def _run(config: Config, out: Output) -> Artifact:
     stream = Stream.open(data.path)
     out.progress.note(plan.sentence())
     chooser = Chooser(config, out)
+    chooser.prepare(plan.budget.tokens)
     tried = _try_rates(config, out, plan, places, stream, chooser) if config.lr_probe else {}
     if tried:
         plan = plan.with_peak(tried["learning_rate"])

@@ -1,5 +1,6 @@
 """What `cpt` lets move: a selection that is given, a strategy with statistics, and what is kept of the choice."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 
 import langadapt
+from langadapt.core import interrupt
 from langadapt.core.artifact import partial_folder
 from langadapt.core.errors import ConfigError, DataError, Interrupted
 from langadapt.core.types import Movable, Slice
 from langadapt.select import ssu
+from langadapt.select.measure import Meter
 from langadapt.select.selection import read_selection
 from langadapt.steps import cpt
 from tests.fixtures.measured import given_statistics
@@ -73,6 +76,51 @@ def test_a_choice_survives_a_kill(given: Given, tmp_path: Path, monkeypatch: pyt
         patch.setattr(ssu, "column_scores", None)  # whoever chooses again is found out
         again = given.train(tmp_path / "out", strategy="shielded-lora", strategy_options={"rank": 2}, **_stats(given))
     assert again.digest == whole.digest
+
+
+@pytest.mark.parametrize(("strategy", "options"), [("ssu", {}), ("taylor", {"top_rate": 0.1})])
+def test_what_a_strategy_looks_at_is_measured_on_the_data(
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, options: dict[str, Any]
+) -> None:
+    """Stopped in the middle of measuring and after it, the run ends in the same bytes, and measures nothing twice."""
+    wishes = {"strategy": strategy, "strategy_options": options, "calibration_tokens": 1500}
+    whole = given.train(tmp_path / "whole", **wishes)
+    langs = ["en"] if strategy == "ssu" else ["en", "hu"]
+    told = whole.facts["selection"]["calibrated"]
+    assert sorted(told) == langs and all(1300 < tokens <= 1500 for tokens in told.values())
+    read = {"windows": 0}
+    add = Meter.add
+
+    def counted(meter: Meter, batch: Any) -> int:
+        read["windows"] += len(batch)
+        if read["windows"] > 32 and "stopped" not in read:
+            interrupt._seen.append(signal.SIGTERM)
+            read["stopped"] = 1
+        return add(meter, batch)
+
+    monkeypatch.setattr(Meter, "add", counted)
+    with pytest.raises(Interrupted):
+        given.train(tmp_path / "out", **wishes)
+    interrupt._seen.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(cpt, "_train", lambda *args: (_ for _ in ()).throw(Interrupted("stopped")))
+        with pytest.raises(Interrupted):
+            given.train(tmp_path / "out", **wishes)
+    again = given.train(tmp_path / "out", **wishes)
+    assert again.digest == whole.digest
+    assert read["windows"] == len(langs) * 47  # ceil(1500 / 32)
+
+
+def test_a_language_that_the_data_lack_cannot_be_measured(given: Given, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="hold no text in `fi`"):
+        given.train(tmp_path / "out", strategy="ssu", source="fi")
+    alone = langadapt.mix(
+        out=tmp_path / "data", model=given.model, corpora={"hu": str(tiny_corpus(tmp_path, "hu", 30))},
+        block_tokens=32, document_separator="<s>",
+    ).path  # fmt: skip
+    for strategy, words in (("ssu", "the data replay nothing"), ("subnetwork", "there is only `hu`")):
+        with pytest.raises(ConfigError, match=words):
+            langadapt.cpt(out=tmp_path / "out", model=given.model, data=alone, strategy=strategy, **RUN)
 
 
 def test_a_damaged_choice_is_made_again(given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

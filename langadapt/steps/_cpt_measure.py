@@ -1,0 +1,178 @@
+"""Statistics of activations for a strategy that needs them, measured on the run's own data before the model is loaded.
+
+Blocks are read from the beginning of each source, whose documents lie in random order. What was measured is kept
+beside the checkpoints, language by language and every half minute, so that a run that goes on measures nothing twice.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from langadapt.core import interrupt
+from langadapt.core.artifact import Output
+from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.host import timed_rows
+from langadapt.core.inputs import Input
+from langadapt.core.units import show_seconds
+
+if TYPE_CHECKING:
+    from langadapt.select.measure import Meter, Window
+    from langadapt.select.statistics import LanguageStatistics, Statistics
+    from langadapt.train.footprint import Shape
+
+FOLDER = "statistics"
+# About what neurons want to be told apart; columns are known sooner (docs/calibrate.md).
+_MOST, _FEWEST = 1_000_000, 100_000
+_KEEP_SECONDS = 30.0
+# Loading the model for this alone.
+_START_SECONDS = 5.0
+
+
+class Rules(Protocol):
+    """How a run computes."""
+
+    @property
+    def compute(self) -> Literal["auto", "fp32", "bf16"]: ...
+    @property
+    def device(self) -> Literal["auto", "cpu", "cuda"]: ...
+    @property
+    def calibration_tokens(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be measured: tokens of each source, by language; `taylor` needs gradients."""
+
+    by_lang: Mapping[str, Mapping[str, int]]
+    taylor: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all languages together."""
+        return sum(sum(parts.values()) for parts in self.by_lang.values())
+
+
+def wanted(rules: Rules, data: Mapping[str, Any], langs: tuple[str, ...], run_tokens: int, *, taylor: bool) -> Wanted:
+    """How much of each source of the data is read. ConfigError for a language that the data do not hold.
+
+    Of a language at most `calibration_tokens`, by default as many as the run trains on, from 100,000 to a million.
+    """
+    most = rules.calibration_tokens or min(_MOST, max(_FEWEST, run_tokens))
+    found: dict[str, dict[str, int]] = {}
+    for lang in langs:
+        own = {name: int(source["tokens"]) for name, source in data["sources"].items() if source["lang"] == lang}
+        if not own:
+            raise ConfigError(
+                f"the data hold no text in `{lang}`, so nothing can be measured on it",
+                hint=f"mix it in, or measure it on a corpus: langadapt calibrate MODEL {lang}=CORPUS --out stats, then "
+                "`--statistics stats`",
+            )
+        share = min(1.0, most / sum(own.values()))
+        found[lang] = {name: max(1, round(tokens * share)) for name, tokens in sorted(own.items())}
+    return Wanted(found, taylor)
+
+
+def measured(rules: Rules, wishes: Wanted, model: Input, data: Input, out: Output) -> "Statistics":
+    """Statistics of every wanted language, read back from what is kept or measured now."""
+    from langadapt.select.statistics import Statistics, read_language
+    from langadapt.steps._calibrate_kept import Kept
+
+    kept = Kept(out.partial / FOLDER, out.identity.fingerprint, out.progress)
+    meter: Meter | None = None
+    found: dict[str, LanguageStatistics] = {}
+    for lang in wishes.by_lang:
+        done = kept.done(lang)
+        if done is None:
+            meter = meter or _meter(rules, model, wishes)
+            _measure(meter, kept, lang, wishes, model, data, out)
+            done = kept.done(lang)
+        if done is None:
+            raise DataError(f"what was measured of `{lang}` cannot be read back", hint="run the same command again")
+        found[lang] = read_language(done.path, lang)
+    return Statistics(found, model.digest)
+
+
+def _meter(rules: Rules, model: Input, wishes: Wanted) -> "Meter":
+    """The model, loaded for this alone: what is trained later is loaded when this one is gone."""
+    import torch
+
+    from langadapt.model.anatomy import anatomy
+    from langadapt.model.compute import resolve_compute
+    from langadapt.model.load import load_model
+    from langadapt.select.measure import Meter
+    from langadapt.train.machine import choose_device
+
+    dtype = torch.bfloat16 if resolve_compute(rules.compute) == "bf16" else torch.float32
+    loaded = load_model(model.path, dtype=dtype).to(choose_device(rules.device))
+    return Meter(loaded, anatomy(loaded), taylor=wishes.taylor)
+
+
+def _measure(meter: "Meter", kept: Any, lang: str, wishes: Wanted, model: Input, data: Input, out: Output) -> None:
+    from langadapt.model.token_table import TokenTable
+    from langadapt.select.measure import BATCH_TOKENS, batches
+    from langadapt.select.statistics import read_language
+
+    parts, state = wishes.by_lang[lang], kept.newest(lang)
+    meter.start()
+    if state is not None:
+        meter.start(read_language(state.path, lang), int(state.facts["windows"]))
+    specials = np.array(sorted(TokenTable.from_folder(model.path).special_ids), dtype=np.int64)
+    source = islice(_windows(data, parts, specials), meter.windows, None)
+    length = int(data.facts["block_tokens"])
+    bar = out.progress.start(
+        f"measure {lang}", total=sum(parts.values()), unit="tokens", done=meter.windows * length
+    )  # fmt: skip
+    saved = time.monotonic()
+    for batch in batches(source, BATCH_TOKENS[meter.device.type]):
+        meter.add(batch)
+        bar.advance(sum(len(window.ids) for window in batch), poll=False)
+        if interrupt.requested() or time.monotonic() - saved >= _KEEP_SECONDS:
+            kept.save(meter.found(lang), meter.windows, {})
+            saved = time.monotonic()
+        interrupt.poll()
+    bar.finish()
+    found = meter.found(lang)
+    if not found.tokens.all():
+        raise DataError(
+            f"the data hold {int(found.tokens.sum()):,} tokens of text in `{lang}`: too few to measure anything",
+            hint=f"langadapt calibrate MODEL {lang}=CORPUS --out stats, then `--statistics stats`",
+        )
+    kept.save(found, meter.windows, {"tokens": int(found.tokens.sum())}, done=True)
+
+
+def _windows(data: Input, parts: Mapping[str, int], specials: Any) -> "Iterator[Window]":
+    """Blocks of the sources, one after the other; special tokens, separators among them, do not count."""
+    from langadapt.mixture.stream import Stream
+    from langadapt.select.measure import Window
+
+    stream = Stream.open(data.path)
+    length = stream.plan.block_tokens
+    for source, shards in zip(stream.plan.sources, stream.shards, strict=True):
+        for first in range(0, parts.get(source.name, 0), length):
+            count = min(length, parts[source.name] - first)
+            ids = shards.read(first, count)
+            counts = ~np.isin(ids, specials) & (ids != stream.plan.separator)
+            yield Window(ids.astype(np.int32), counts)
+
+
+def price(rules: Rules, wishes: Wanted, shape: "Shape", block_tokens: int) -> tuple[float, tuple[tuple[str, str], ...]]:
+    """Seconds that measuring takes, from one layer timed on this machine; and what is said of it."""
+    from langadapt.model.compute import resolve_compute
+    from langadapt.select.measure import BATCH_TOKENS
+    from langadapt.train.cost import forward_seconds
+    from langadapt.train.footprint import Work
+    from langadapt.train.machine import busy_with, choose_device
+
+    device, compute = choose_device(rules.device), resolve_compute(rules.compute)
+    together = max(1, BATCH_TOKENS[device.type] // block_tokens)
+    layer = forward_seconds(shape, Work(block_tokens, together, together, compute), device=device)
+    a_token = layer * shape.layers * (1.15 if compute == "bf16" else 1.06)
+    if wishes.taylor:
+        a_token = 2.3 * (a_token + layer * shape.rows / shape.layer_width)
+    seconds = _START_SECONDS + wishes.tokens * a_token
+    words = ", ".join(f"{sum(parts.values()):,} tokens of {lang}" for lang, parts in wishes.by_lang.items())
+    return seconds, (("measured first", f"{words}: {show_seconds(seconds)}"), *timed_rows(busy_with(device)))
