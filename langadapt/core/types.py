@@ -110,12 +110,14 @@ class Movable:
 class Portion:
     """How much of a model a strategy lets move, known before the model is: shares of the body's and tables' numbers.
 
-    `rank` is the width of an adapter beside every matrix of the body, 0 without one.
+    `rank` is the width of an adapter beside every matrix of the body, 0 without one. `whole`: what moves of the body is
+    whole tensors, not parts of all of them.
     """
 
     body: float = 0.0
     tables: float = 0.0
     rank: int = 0
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class Options(OptionsBase):
 
 @method(
     cite="Zhao et al. 2025, CoCo-CoLa: last layers choose the language that is written (arXiv 2502.12476)",
-    portion=lambda options: Portion(_share(options.layers), tables_share(options.tables)),
+    portion=lambda options: Portion(_share(options.layers), tables_share(options.tables), whole=True),
 )
 def layers(inputs: SelectInputs, options: Options) -> Movable:
     """Every weight of the named layers, norms and biases among them."""

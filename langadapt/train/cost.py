@@ -59,9 +59,9 @@ def step_seconds(
     head = _time(_head(shape, timed_head, work, device), device, budget_seconds * 0.35) / timed_head
     timed_numbers = min(shape.trained, 4_000_000)
     move = _time(_move(timed_numbers, device), device, budget_seconds * 0.15) / timed_numbers
-    # Frozen matrices need no gradients of their own: two of three products remain
+    # What is frozen needs no gradient of its own: two of three products remain, and of the third the part that moves
     # ... and activations that are computed again need a fourth
-    products = (3 if shape.body_moves or shape.rank else 2) + recompute
+    products = (3.0 if shape.rank else 2.0 + shape.body_part) + recompute
     body = layer * shape.layers * products / 3
     return work.batch_blocks * work.block_tokens * (body + head) + shape.trained * move
 

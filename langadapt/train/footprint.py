@@ -8,6 +8,7 @@ transformers computes it; `tests/unit/test_train_footprint.py` counts them on su
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from langadapt.core.types import Portion
 from langadapt.train.loss import HEAD_PIECE_NUMBERS, HEAD_PIECES_FROM, PIECE_NUMBERS
 
 Compute = Literal["fp32", "bf16"]
@@ -24,6 +25,10 @@ AVERAGE_BYTES = 4.0
 _UNPACKED_BYTES = 57
 # fp32 copies of one piece of the logits while loss and gradient are made of it.
 _PIECE_COPIES = 4
+# Of a table, the share of rows up to which they are trained beside it (`slices`).
+SLICED_UP_TO = 0.5
+# What moves of less than this of the body is neurons of its MLPs, rows and columns; of more, columns of all matrices.
+_NEURONS_UP_TO = 0.2
 # Matrices of a decoder layer: query, key, value, back, gate, up, down.
 _MATRICES = 7
 # glibc fills the holes that a layer's freed intermediates leave only in part. Of the hidden width, bytes a token and
@@ -36,7 +41,9 @@ _FEWEST_ROWS = 128
 class Shape:
     """A model as the formulas see it; `trained` is the number of parameters that move, those of an adapter included.
 
-    `rank` is that of the adapter, 0 without one; `table_width` that of the tables where it is not `hidden`.
+    `rank` is that of the adapter, 0 without one; `table_width` that of the tables where it is not `hidden`. Where body
+    or tables move in part, `body_share` and `tables_share` are the parts; None: whole or not at all, as `trained` says.
+    `whole`: the moving part of the body is whole tensors.
     """
 
     parameters: int
@@ -47,6 +54,9 @@ class Shape:
     tied: bool
     rank: int = 0
     table_width: int | None = None
+    body_share: float | None = None
+    tables_share: float | None = None
+    whole: bool = False
 
     @property
     def head(self) -> int:
@@ -81,12 +91,35 @@ class Shape:
     @property
     def body_moves(self) -> bool:
         """Does anything besides tables and adapter move?"""
-        return self.trained - self.adapter > self.tables * 1.001
+        return self.body_part > 0.0
 
     @property
     def tables_move(self) -> bool:
-        """Do input table and head move?"""
-        return self.trained - self.adapter >= self.tables * 0.999
+        """Do input table and head move, as a whole or all but some rows that are put back?"""
+        return self.tables_part > SLICED_UP_TO
+
+    @property
+    def body_part(self) -> float:
+        """Share of the body that moves."""
+        whole = float(self.trained - self.adapter > self.tables * 1.001)
+        return whole if self.body_share is None else self.body_share
+
+    @property
+    def tables_part(self) -> float:
+        """Share of the tables that moves."""
+        whole = float(self.trained - self.adapter >= self.tables * 0.999)
+        return whole if self.tables_share is None else self.tables_share
+
+    @property
+    def sliced(self) -> bool:
+        """Are matrices of the body frozen, and parts of them trained beside them?"""
+        return 0.0 < self.body_part < 1.0 and not self.whole
+
+    @property
+    def beside(self) -> float:
+        """Numbers that are trained beside the frozen tensor that they are a part of."""
+        tables = 0.0 if self.tables_move else self.tables_part * self.tables
+        return tables + (self.body_part * self.body if self.sliced else 0.0)
 
 
 @dataclass(frozen=True)
@@ -144,13 +177,20 @@ def activation_bytes(shape: Shape, work: Work) -> float:
     In fp32 words: two inputs of norms and two normed ones; inputs of query/key/value, of the back projection and of
     gate/up; query, key and value for attention (keys and values repeated to the hidden width), its result being the
     input of the back projection; gate, its SiLU, up, their product. Autocast keeps a 2-byte copy of an input for each
-    matrix that reads it. A frozen matrix keeps no input, a frozen norm no normed value. The mask has a row a token.
+    matrix that reads it. A frozen matrix keeps no input, a frozen norm no normed value; one whose columns move in part
+    keeps those of its input, where that is less than the whole, which others share. The mask has a row a token.
     """
     width, inner, bf16 = shape.hidden, shape.inner, work.compute == "bf16"
     size, mask = (2, 2 * work.block_tokens) if bf16 else (4, 4 * work.block_tokens)
-    if shape.body_moves:
+    if shape.body_moves and not shape.sliced:
         return (34 * width + 8 * inner if bf16 else 40 * width + 16 * inner) + mask
     frozen = 8 * width + size * (4 * width + 3 * inner) + mask
+    if shape.sliced:
+        part = shape.body_part
+        read = 6 * part if bf16 else min(1.0, 3 * part) + min(1.0, 2 * part) + part
+        # rows of gate and up need all of what these read
+        read += (2 if bf16 else 1) * (part < _NEURONS_UP_TO)
+        return frozen + 8 * width + size * (read * width + part * inner)
     if not shape.rank:
         return frozen
     inputs = 6 * width if bf16 else 2 * width
@@ -160,10 +200,11 @@ def activation_bytes(shape: Shape, work: Work) -> float:
 def head_bytes(shape: Shape, work: Work, kept: Kept = USUAL) -> float:
     """The head's product, loss and gradient at their largest: whole logits, or one piece of them."""
     size = 2 if work.compute == "bf16" else 4
-    copy = 2 * shape.head if size == 2 and kept.weights == "fp32" else 0
+    narrow = not shape.tables_move and kept.stored_bytes == 2
+    copy = 2 * shape.head if size == 2 and kept.weights == "fp32" and not narrow else 0
     numbers = work.micro_tokens * shape.rows
     scratch = _PIECE_COPIES * 4 * min(numbers, PIECE_NUMBERS)
-    gradient = 4 * shape.head if shape.tables_move else 0
+    gradient = 4 * round(shape.head * (1.0 if shape.tables_move else shape.tables_part))
     if numbers > HEAD_PIECES_FROM:
         rows = min(work.micro_tokens, max(_FEWEST_ROWS, HEAD_PIECE_NUMBERS // shape.rows))
         return copy + rows * shape.rows * size + max(scratch, gradient)
@@ -179,26 +220,31 @@ def memory_bytes(shape: Shape, work: Work, kept: Kept = USUAL) -> int:
     gradients; a tied table has two until they are added), or in the step of low-bit moments as plain operations.
     """
     number = 2 if kept.weights == "bf16" else 4
-    frozen_body = 0 if shape.body_moves else shape.body
-    narrow = shape.rank > 0 and work.compute == "bf16"
-    weights = number * (shape.parameters - frozen_body) + frozen_body * (kept.stored_bytes if narrow else number)
-    weights += 4 * shape.adapter
+    frozen_number = kept.stored_bytes if work.compute == "bf16" and number == 4 else number
+    frozen = shape.body * (1.0 if shape.sliced else 1.0 - shape.body_part)
+    # an untied input table is looked up as it is; as a head it is a matrix like others
+    frozen_tables = 0 if shape.tables_move else shape.head
+    weights = number * (shape.parameters - frozen - frozen_tables) + frozen_number * (frozen + frozen_tables)
+    weights += number * shape.beside + 4 * shape.adapter
     moments = kept.beside_bytes * shape.trained
     gradients = number * shape.trained
 
     cast = work.compute == "bf16" and kept.weights == "fp32"
-    copies = 2 * shape.adapter if cast else 0
-    if cast and not (narrow and kept.stored_bytes == 2):
-        copies += 2 * shape.body
+    # casts of what autograd keeps for the backward pass: of matrices that move in part it keeps the matrix itself
+    still = 0.0 if frozen_number == 2 or (shape.body_part >= _NEURONS_UP_TO and shape.sliced) else 2 * frozen
+    if shape.sliced:  # attention alone, as far as a gated MLP leaves it
+        still *= max(0.0, 1.0 - 3 * shape.inner / shape.layer_width)
+    moving = 0.0 if shape.sliced else 2 * (shape.body - frozen)
+    copies = (2 * shape.adapter + still + moving) if cast else 0.0
     a_layer = work.micro_tokens * activation_bytes(shape, work)
     activations = shape.layers * a_layer
     if kept.recompute:
         # inputs of all layers; a frozen matrix is cast again each time, one that moves stays cast in the forward pass
         activations = work.micro_tokens * shape.layers * 4 * shape.hidden + a_layer
-        copies = copies if shape.body_moves else copies // max(1, shape.layers)
+        copies -= (still + 2 * shape.adapter) * (1 - 1 / max(1, shape.layers)) if cast and not moving else 0.0
     holes = work.micro_tokens * shape.layers * _HOLES * shape.hidden if kept.eager else 0
     forward = activations + holes + copies + head_bytes(shape, work, kept) + (gradients if work.accumulates else 0)
-    second = number * shape.head * (1 + work.accumulates) if shape.tied and shape.tables_move else 0
+    second = number * shape.head * (1 + work.accumulates) if shape.tied and shape.tables_move else 0.0
     backward = gradients + second + a_layer
     # what the heap took for activations is not given back before the step
     unpacked = _UNPACKED_BYTES * shape.head if kept.eager and kept.moments != "fp32" else 0
@@ -207,11 +253,25 @@ def memory_bytes(shape: Shape, work: Work, kept: Kept = USUAL) -> int:
     return round(program + weights + moments + max(forward, backward, step))
 
 
+def state_bytes(shape: Shape, kept: Kept = USUAL) -> int:
+    """Gradients, moments and trained copies of all that moves: 16 bytes a number in fp32, 8 in bf16 with 8-bit moments.
+
+    A tensor that moves in part is there beside that, frozen; one that moves as a whole is its own copy.
+    """
+    number = 2 if kept.weights == "bf16" else 4
+    return round(shape.trained * (2 * number + kept.beside_bytes))
+
+
 def shape_of(
-    *, parameters: int, rows: int, hidden: int, layers: int, tied: bool, moves: Literal["full", "tables", "none"],
+    *, parameters: int, rows: int, hidden: int, layers: int, tied: bool,
+    moves: Literal["full", "tables", "none"] | Portion,
     rank: int = 0, table_width: int | None = None,
 ) -> Shape:  # fmt: skip
     """A shape from what moves of the model, and an adapter of `rank`."""
     plain = Shape(parameters, 0, rows, hidden, layers, tied, rank, table_width)
+    if isinstance(moves, Portion):
+        plain = replace(plain, body_share=moves.body, tables_share=moves.tables, whole=moves.whole, rank=moves.rank)
+        tables = 1.0 if plain.tables_move else moves.tables
+        return replace(plain, trained=round(plain.body * moves.body + plain.tables * tables) + plain.adapter)
     own = {"full": parameters, "tables": plain.tables, "none": 0}[moves]
     return replace(plain, trained=own + plain.adapter)

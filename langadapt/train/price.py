@@ -20,8 +20,6 @@ from langadapt.train.rates import probe_steps, rates_to_try
 from langadapt.train.session import Means
 from langadapt.train.subject import Choices, portion_of
 
-Moves = Literal["full", "tables", "none"]
-
 
 class Numbers(Protocol):
     """How the user wants numbers to be kept."""
@@ -126,9 +124,7 @@ def _shape(wishes: Wishes, model: Mapping[str, Any]) -> Shape:
     """The model, and what the strategy says that it lets move."""
     values = {"parameters": int(model["parameters"]), "rows": int(model["rows"]), "hidden": int(model["hidden_size"])}
     values["table_width"] = table_width(model)
-    portion = portion_of(wishes)
-    moves: Moves = "full" if portion.body else "tables" if portion.tables else "none"
-    return shape_of(**values, layers=int(model["layers"]), tied=bool(model["tied"]), moves=moves, rank=portion.rank)
+    return shape_of(**values, layers=int(model["layers"]), tied=bool(model["tied"]), moves=portion_of(wishes))
 
 
 def kept_of(wishes: Numbers, shape: Shape, means: Means, *, stored_bytes: int) -> Kept:
@@ -137,7 +133,7 @@ def kept_of(wishes: Numbers, shape: Shape, means: Means, *, stored_bytes: int) -
         moments=wishes.moments,
         weights=wishes.weights,
         recompute=means.recompute == "on",
-        stored_bytes=stored_bytes if shape.rank else 4,
+        stored_bytes=stored_bytes if shape.body_part < 1.0 else 4,
         on_cpu=means.device.type == "cpu",
         compiled=wishes.compile,
         averaged=wishes.ema > 0,

@@ -92,6 +92,8 @@ def fit(
         _narrow(model)
     if found is not None:
         means = means.as_before(found[1].computed_with)
+    if means.compute == "fp32":  # as the run began, on a machine that would compute in bf16 by itself
+        parts.widen()
     record = {
         "compute": means.compute,
         "device": means.device.type,

@@ -121,8 +121,10 @@ def _forward(layer: Any, x: torch.Tensor, transposed: bool) -> torch.Tensor:
         return _product(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), transposed)
     reads = layer.weight_axis == (0 if transposed else 1)
     made: torch.Tensor = _Product.apply(  # type: ignore[no-untyped-call]
-        x, weight, moving, layer.weight_places, bias, dtype, transposed, reads, reads and layer.weight_early
-    )
+        x, weight, moving, layer.weight_places, bias, dtype, transposed, reads,
+        # a cast is shared with nobody
+        reads and (layer.weight_early or x.dtype != dtype),
+    )  # fmt: skip
     return made
 
 

@@ -73,6 +73,13 @@ class Parts:
         """Names of the parameters that are trained in place of a tensor."""
         return frozenset(part.master for part in self.sliced)
 
+    def widen(self) -> None:
+        """Keep tensors that move in part in fp32: what moved by less than their dtype can hold is computed with too."""
+        for part in self.sliced:
+            if part.whole.dtype.itemsize < part.moving.dtype.itemsize:
+                part.whole.data = part.whole.data.to(part.moving.dtype)
+                part.write_through()
+
     @property
     def digest(self) -> str:
         """What moves of which tensor, as a digest; empty if all that moves does so as a whole."""

@@ -74,9 +74,8 @@ def portion_of(choices: Choices) -> Portion:
         (choices.strategy, choices.strategy_options)
     ]
     found = [_portion(name, options) for name, options in wanted]
-    return Portion(
-        max(each.body for each in found), max(each.tables for each in found), max(each.rank for each in found)
-    )
+    body, tables = max(each.body for each in found), max(each.tables for each in found)
+    return Portion(body, tables, max(each.rank for each in found), whole=all(each.whole for each in found))
 
 
 def _portion(name: str, given: Mapping[str, Any]) -> Portion:

@@ -129,7 +129,7 @@ def make_trainable(
         raise ConfigError("nothing of the model may move, so there is nothing to train")
     _check_stored(folder, movable.names | slices.keys())
     if movable.adapter is None:
-        if slices and folder is not None and compute == "bf16":
+        if folder is not None and compute == "bf16":
             _narrow(model, movable.names, folder)
         parts, held = put_in(model, slices)
         return Trainable(model, movable.names | held | parts.masters, movable, parts=parts)

@@ -36,6 +36,15 @@ CASES: dict[str, dict[str, Any]] = {
     "lora, fp32": {"strategy": "lora", "compute": "fp32"},
     "lora without tables": {"strategy": "lora", "strategy_options": {"train_tables": False}},
     "lora, gradient checkpointing": {"strategy": "lora", "gradient_checkpointing": "on"},
+    "half of the columns": {"strategy": "random"},
+    "half of the columns, fp32": {"strategy": "random", "compute": "fp32"},
+    "1 % of the neurons, no tables": {
+        "strategy": "random", "strategy_options": {"unit": "neurons", "ratio": 0.99, "tables": "freeze"}
+    },
+    "1 % of the neurons, no tables, fp32": {
+        "strategy": "random", "strategy_options": {"unit": "neurons", "ratio": 0.99, "tables": "freeze"},
+        "compute": "fp32",
+    },
     "8bit": {"moments": "8bit", "compile": True},
     "bf16 weights, 8bit": {"weights": "bf16", "moments": "8bit", "compile": True},
     "16 blocks at once": {"batch_tokens": 4096, "micro_batch_blocks": 16},

@@ -4,19 +4,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from langadapt.core.types import Block, Movable
+from langadapt.core.types import Block, Movable, Portion, Slice
 from langadapt.train.batches import collate
 from langadapt.train.cards import CARDS, card_rows, first_that_fits, setups
-from langadapt.train.footprint import Kept, Shape, Work, activation_bytes, memory_bytes, shape_of
+from langadapt.train.footprint import Kept, Shape, Work, activation_bytes, memory_bytes, shape_of, state_bytes
 from langadapt.train.trainable import make_trainable
 
 SMOLLM2: dict[str, Any] = {"parameters": 134_515_008, "rows": 49_152, "hidden": 576, "layers": 30, "tied": True}
 FULL = shape_of(**SMOLLM2, moves="full")
 TABLES = shape_of(**SMOLLM2, moves="tables")
 LORA = shape_of(**SMOLLM2, moves="tables", rank=64)
+COLUMNS = shape_of(**SMOLLM2, moves=Portion(0.5, 1.0))
+NEURONS = shape_of(**SMOLLM2, moves=Portion(0.01, 0.0))
 USUAL = Work(256, 4, 4, "bf16")
 WIDTH, LENGTH = 96, 128
 
@@ -32,6 +35,10 @@ def saved_bytes(layers: int, moves: str, compute: str) -> int:
     with torch.random.fork_rng(devices=[]):
         model = LlamaForCausalLM(config).train()
     movable = Movable(frozenset(name for name, _ in model.named_parameters() if moves == "full" or "embed" in name))
+    if moves == "columns":
+        chosen = {name: Slice(value.ndim - 1, np.arange(0, value.shape[-1], 2, dtype=np.int32))
+                  for name, value in model.named_parameters() if "embed" not in name}  # fmt: skip
+        movable = replace(movable, slices=chosen)
     if moves == "lora":
         movable = replace(movable, adapter={"peft_type": "LORA", "r": 8, "target_modules": "all-linear"})
     subject = make_trainable(model, movable, seed=0, folder=None, compute="fp32")
@@ -57,14 +64,15 @@ def saved_bytes(layers: int, moves: str, compute: str) -> int:
 
 
 @pytest.mark.parametrize("compute", ["bf16", "fp32"])
-@pytest.mark.parametrize("moves", ["full", "tables", "lora"])
+@pytest.mark.parametrize("moves", ["full", "tables", "lora", "columns"])
 def test_saved_activations_are_those_of_a_real_layer(moves: str, compute: str) -> None:
     counted = (saved_bytes(3, moves, compute) - saved_bytes(1, moves, compute)) / 2 / (2 * LENGTH)
     # q and o, k and v, gate, up and down; two norms
     layer = WIDTH * (WIDTH * 2 + WIDTH * 2 // 3 + 3 * WIDTH * 3) + 2 * WIDTH
     shape = shape_of(
         parameters=WIDTH * WIDTH + 3 * layer + WIDTH, rows=WIDTH, hidden=WIDTH, layers=3, tied=True,
-        moves="full" if moves == "full" else "tables", rank=8 if moves == "lora" else 0,
+        moves="full" if moves == "full" else Portion(0.5, 1.0) if moves == "columns" else "tables",
+        rank=8 if moves == "lora" else 0,
     )  # fmt: skip
     work = Work(LENGTH, 2, 2, "bf16" if compute == "bf16" else "fp32")
     assert activation_bytes(shape, work) == pytest.approx(counted, rel=0.06)
@@ -78,6 +86,16 @@ def test_the_parameters_of_an_adapter_are_those_that_peft_makes() -> None:
     assert not LORA.body_moves and LORA.tables_move and FULL.body_moves and not TABLES.body_moves
 
 
+def test_the_state_of_what_moves_in_part_is_its_share_of_all() -> None:
+    full, columns, neurons = (state_bytes(shape) for shape in (FULL, COLUMNS, NEURONS))
+    assert full == 16 * FULL.parameters and columns < 0.7 * full and neurons < 0.05 * full
+    assert state_bytes(NEURONS, Kept("8bit", "bf16")) < neurons / 1.9
+    rows = shape_of(**SMOLLM2, moves=Portion(0.0, 0.1))
+    assert state_bytes(rows) == pytest.approx(16 * 0.1 * rows.tables) and not rows.sliced and not rows.tables_move
+    layers = shape_of(**SMOLLM2, moves=Portion(0.5, 1.0, whole=True))
+    assert memory_bytes(layers, USUAL, CPU) < memory_bytes(FULL, USUAL, CPU) and not layers.sliced
+
+
 CPU = Kept(on_cpu=True)
 LONG = Work(256, 16, 16, "bf16")
 # Peaks of whole runs on a CPU (docs/memory.md).
@@ -88,6 +106,10 @@ MEASURED: list[tuple[Shape, Work, Kept, float]] = [
     (FULL, USUAL, replace(CPU, recompute=True), 2.99e9),
     (TABLES, USUAL, CPU, 2.57e9),
     (LORA, USUAL, CPU, 3.50e9),
+    (COLUMNS, USUAL, CPU, 3.39e9),
+    (COLUMNS, replace(USUAL, compute="fp32"), CPU, 4.02e9),
+    (NEURONS, USUAL, CPU, 2.69e9),
+    (NEURONS, replace(USUAL, compute="fp32"), CPU, 2.80e9),
     (FULL, LONG, CPU, 8.0e9),
     (FULL, LONG, replace(CPU, recompute=True), 3.9e9),
     (FULL, USUAL, replace(CPU, moments="8bit"), 4.5e9),
