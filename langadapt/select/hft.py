@@ -18,7 +18,7 @@ class Options(OptionsBase):
 @method(
     cite="Hui et al. 2024, HFT: Half Fine-Tuning for Large Language Models (arXiv 2404.18466)",
     defaults={"weight_decay": 0.01},
-    portion=lambda options: Portion(0.5, tables_share(options.tables)),
+    portion=lambda options: Portion(0.5, tables_share(options.tables), whole=True),
 )
 def hft(inputs: SelectInputs, options: Options) -> Movable:
     """In each layer half of attention and of the norms; of the MLP two thirds in half of the layers, else one third.

@@ -36,7 +36,7 @@ class Options(OptionsBase):
     needs=("weights", "singular values"),
     cite="Ludwig 2025, KappaTune (arXiv 2506.16289)",
     defaults={"weight_decay": 0.01},
-    portion=lambda options: Portion(1.0, tables_share(options.tables)),
+    portion=lambda options: Portion(1.0, tables_share(options.tables), whole=True),
 )
 def kappa(inputs: SelectInputs, options: Options) -> Movable:
     """The `tensors` matrices with the lowest score; of equal ones the first. Tables are no matrices here."""

@@ -57,7 +57,8 @@ class Selection:
     def portion(self, tables: frozenset[str]) -> Portion:
         """Shares of the body's and the tables' numbers that move."""
         body = [name for name in self.shapes if name not in tables]
-        return Portion(self._share(body), self._share(sorted(tables & self.shapes.keys())))
+        whole = self.slices.keys() <= tables
+        return Portion(self._share(body), self._share(sorted(tables & self.shapes.keys())), whole=whole)
 
     def movable(self) -> Movable:
         """As training takes it."""

@@ -64,7 +64,9 @@ def wanted(rules: Rules, data: Mapping[str, Any], langs: tuple[str, ...], run_to
     most = rules.calibration_tokens or min(_MOST, max(_FEWEST, run_tokens))
     found: dict[str, dict[str, int]] = {}
     for lang in langs:
-        own = {name: int(source["tokens"]) for name, source in data["sources"].items() if source["lang"] == lang}
+        # a source that is not made yet may not have its tokens counted
+        own = {name: int(source.get("tokens") or most)
+               for name, source in data["sources"].items() if source["lang"] == lang}  # fmt: skip
         if not own:
             raise ConfigError(
                 f"the data hold no text in `{lang}`, so nothing can be measured on it",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.progress import Progress
-from langadapt.core.types import Estimate
+from langadapt.core.types import Estimate, Portion
 from langadapt.core.units import show_bytes, show_seconds
 from langadapt.model.weights import BYTES_PER_VALUE
 from langadapt.select.inputs import without_statistics
@@ -38,8 +38,8 @@ class Wishes(Protocol):
     def source(self) -> str | None: ...
 
 
-def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "Selection":
-    """The method's choice, joined with `union`, cut by `intersection`, less `minus`."""
+def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selection, Portion]":
+    """The method's choice, joined with `union`, cut by `intersection`, less `minus`; and its share of the model."""
     from langadapt.model.empty import empty_model
     from langadapt.select import selection as sets
 
@@ -62,7 +62,7 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "Selection":
     for name, combine in (("union", sets.union), ("intersection", sets.intersection), ("minus", sets.minus)):
         for other in others[name]:
             found = combine(found, other)
-    return found
+    return found, found.portion(look.tables.among(look.parameters))
 
 
 def price(wishes: Wishes, inputs: Inputs) -> Estimate:

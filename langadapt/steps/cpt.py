@@ -13,7 +13,8 @@ from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.types import Estimate, Table
 from langadapt.steps._cpt_choice import Chooser, check_wishes
 from langadapt.steps._cpt_config import Config
-from langadapt.train.subject import adam_of, load_subject, means_of, usual
+from langadapt.steps._cpt_price import given_portion, with_choice
+from langadapt.train.subject import adam_of, load_subject, means_of, portion_of, usual
 
 if TYPE_CHECKING:
     from langadapt.mixture.stream import Stream
@@ -294,8 +295,10 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     branch = inputs.get("branch_from")
     if not can_be_priced(model, data) or (isinstance(branch, Input) and not branch.exists):
         return Estimate(rows=(("cpt", "cannot be priced before model and data are known"),))
+    portion = given_portion(inputs) or portion_of(config)
     plan = _plan(config, model, data, _branch(config, inputs))
-    return price(config, plan, means_of(config, plan), model, data, lang=_lang(config, data))
+    found = price(config, plan, means_of(config, plan), model, data, lang=_lang(config, data), portion=portion)
+    return with_choice(config, inputs, model, plan.budget.tokens, portion, found)
 
 
 def table(artifact: Artifact) -> list[Table]:

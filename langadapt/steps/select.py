@@ -13,7 +13,7 @@ from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import read_json_object
 from langadapt.core.languages import Lang
-from langadapt.core.types import Estimate, Table
+from langadapt.core.types import Estimate, Portion, Table
 
 if TYPE_CHECKING:
     from langadapt.select.selection import Selection
@@ -56,12 +56,12 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.select.selection import write_selection
     from langadapt.steps._select_given import chosen
 
-    selection = chosen(config, out.inputs, out.progress)
+    selection, portion = chosen(config, out.inputs, out.progress)
     write_selection(out.folder, selection)
-    return out.commit(_facts(config, selection, out.inputs))
+    return out.commit(_facts(config, selection, portion, out.inputs))
 
 
-def _facts(config: Config, selection: "Selection", inputs: Inputs) -> dict[str, Any]:
+def _facts(config: Config, selection: "Selection", portion: Portion, inputs: Inputs) -> dict[str, Any]:
     statistics, model = inputs["statistics"], inputs["model"]
     return {
         "method": config.method,
@@ -69,6 +69,9 @@ def _facts(config: Config, selection: "Selection", inputs: Inputs) -> dict[str, 
         "model_digest": model.digest if isinstance(model, Input) else None,
         "moving": selection.total,
         "parameters": selection.parameters,
+        "body_share": round(portion.body, 6),
+        "tables_share": round(portion.tables, 6),
+        "whole": portion.whole,
         "languages": {"lang": config.lang, "source": config.source},
         "statistics": statistics.digest if isinstance(statistics, Input) else None,
         "stability": selection.found.get("stability"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 from langadapt.core.host import timed_rows
-from langadapt.core.types import Estimate
+from langadapt.core.types import Estimate, Portion
 from langadapt.core.units import show_bytes, show_seconds
 from langadapt.model.compute import threads_set
 from langadapt.model.facts import table_width
@@ -60,10 +60,20 @@ def can_be_priced(model: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
 
 
 def price(
-    wishes: Wishes, plan: Plan, means: Means, model: Mapping[str, Any], data: Mapping[str, Any], *, lang: str
+    wishes: Wishes,
+    plan: Plan,
+    means: Means,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    *,
+    lang: str,
+    portion: Portion | None = None,
 ) -> Estimate:
-    """Time and memory from facts of model and data, and from one layer timed on this machine."""
-    shape = _shape(wishes, model)
+    """Time and memory from facts of model and data, and from one layer timed on this machine.
+
+    `portion` is how much moves, where that is known better than from the strategy's options.
+    """
+    shape = model_shape(model, portion or portion_of(wishes))
     stored = BYTES_PER_VALUE.get(str(model.get("dtype")), 4)
     work = Work(plan.block_tokens, plan.budget.batch_blocks, means.micro_batch_blocks, means.compute)
     kept = kept_of(wishes, shape, means, stored_bytes=stored)
@@ -120,11 +130,11 @@ def price(
     )
 
 
-def _shape(wishes: Wishes, model: Mapping[str, Any]) -> Shape:
-    """The model, and what the strategy says that it lets move."""
+def model_shape(model: Mapping[str, Any], portion: Portion) -> Shape:
+    """The model by its facts, and how much of it moves."""
     values = {"parameters": int(model["parameters"]), "rows": int(model["rows"]), "hidden": int(model["hidden_size"])}
     values["table_width"] = table_width(model)
-    return shape_of(**values, layers=int(model["layers"]), tied=bool(model["tied"]), moves=portion_of(wishes))
+    return shape_of(**values, layers=int(model["layers"]), tied=bool(model["tied"]), moves=portion)
 
 
 def kept_of(wishes: Numbers, shape: Shape, means: Means, *, stored_bytes: int) -> Kept:

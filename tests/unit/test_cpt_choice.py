@@ -1,5 +1,6 @@
 """What `cpt` lets move: a selection that is given, a strategy with statistics, and what is kept of the choice."""
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 import langadapt
 from langadapt.core import interrupt
 from langadapt.core.artifact import partial_folder
+from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError, Interrupted
 from langadapt.core.types import Movable, Slice
+from langadapt.core.verb import load, price, resolved
 from langadapt.select import ssu
 from langadapt.select.measure import Meter
 from langadapt.select.selection import read_selection
@@ -121,6 +124,33 @@ def test_a_language_that_the_data_lack_cannot_be_measured(given: Given, tmp_path
     for strategy, words in (("ssu", "the data replay nothing"), ("subnetwork", "there is only `hu`")):
         with pytest.raises(ConfigError, match=words):
             langadapt.cpt(out=tmp_path / "out", model=given.model, data=alone, strategy=strategy, **RUN)
+
+
+def test_the_price_says_what_moves_and_what_measuring_costs(given: Given, tmp_path: Path) -> None:
+    verb = load("cpt")
+
+    def priced(**more: Any) -> tuple[float, dict[str, str]]:
+        values = {"model": str(given.model), "data": str(given.data), **RUN, **more}
+        config = validate(verb.config, values)
+        found = price(verb, config, resolved(verb, config))
+        assert found.seconds is not None
+        return found.seconds, dict(found.rows)
+
+    seconds, rows = priced(strategy="ssu")
+    assert rows["moves"] == "about 50 % of the body, the tables" and rows["shielded for"] == "en"
+    assert re.match(r"[\d,]+ tokens of en: ", rows["measured first"])
+    measured, rows = priced(strategy="ssu", statistics=str(given.statistics))
+    assert "measured first" not in rows and measured < seconds
+    assert priced(strategy="subnetwork")[1]["neurons of"] == "hu"
+    sel = langadapt.select(model=given.model, method="layers", out=tmp_path / "sel")
+    rows = priced(selection=str(sel.path))[1]
+    assert rows["moves"].endswith(f": {sel.facts['moving']:,} of {sel.facts['parameters']:,} numbers")
+    assert "moves" not in priced()[1]
+    other = given_statistics(tmp_path / "stats", tiny_model(tmp_path / "other", tied=False, seed=3))
+    with pytest.raises(DataError, match="made of another model"):
+        priced(strategy="ssu", statistics=str(other))
+    with pytest.raises(ConfigError, match="hold no text in `fi`"):
+        priced(strategy="ssu", source="fi")
 
 
 def test_a_damaged_choice_is_made_again(given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

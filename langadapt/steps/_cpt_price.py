@@ -1,0 +1,69 @@
+"""What is known before a run of what it will let move, and what finding that out costs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from langadapt.core.inputs import Input, Inputs
+from langadapt.core.types import Estimate, Portion
+from langadapt.steps._cpt_choice import Languages, Wishes, wanted_of
+from langadapt.steps._cpt_measure import price as measuring
+from langadapt.steps._strategy import check_digest, looks_at_text, named
+
+
+def given_portion(inputs: Inputs) -> Portion | None:
+    """How much a given selection lets move; None without one. DataError if it is of another model."""
+    given, model = inputs.get("selection"), inputs.get("model")
+    if not isinstance(given, Input) or not isinstance(model, Input):
+        return None
+    check_digest(given, model, "selection", "langadapt select")
+    facts = given.facts
+    if "body_share" not in facts:  # it is not made yet
+        return Portion(1.0, 1.0)
+    return Portion(float(facts["body_share"]), float(facts["tables_share"]), whole=bool(facts["whole"]))
+
+
+def with_choice(
+    wishes: Wishes, inputs: Inputs, model: Mapping[str, Any], run_tokens: int, portion: Portion, estimate: Estimate
+) -> Estimate:
+    """The price of a run with that of choosing what moves. ConfigError: a language that has to be known is not."""
+    from langadapt.train.price import model_shape
+
+    given, data, statistics = inputs["model"], inputs["data"], inputs.get("statistics")
+    if not isinstance(given, Input) or not isinstance(data, Input):
+        return estimate
+    if isinstance(statistics, Input):
+        check_digest(statistics, given, "statistics", "langadapt calibrate")
+    rows, seconds = _moves(wishes, inputs, data, portion), 0.0
+    todo = wanted_of(wishes, data, run_tokens)
+    if todo is not None:
+        seconds, said = measuring(wishes, todo, model_shape(model, Portion()), int(data.facts["block_tokens"]))
+        rows += said
+    return replace(estimate, seconds=(estimate.seconds or 0.0) + seconds, rows=(*estimate.rows, *rows))
+
+
+def _moves(wishes: Wishes, inputs: Inputs, data: Input, portion: Portion) -> tuple[tuple[str, str], ...]:
+    """One line on what moves; none where everything does, or stages say it."""
+    selection = inputs.get("selection")
+    if isinstance(selection, Input):
+        facts = selection.facts
+        known = f"{facts['moving']:,} of {facts['parameters']:,} numbers" if "moving" in facts else "is not made yet"
+        return (("moves", f"selection `{selection.given}`: {known}"),)
+    if wishes.stages or wishes.strategy == "full":
+        return ()
+    method, _ = named(wishes.strategy, wishes.strategy_options)
+    words = [f"{100 * portion.body:.3g} % of the body" if portion.body else "", _tables(portion)]
+    words += [f"an adapter of rank {portion.rank}" if portion.rank else ""]
+    found = [("moves", f"about {', '.join(filter(None, words)) or 'nothing'}")]
+    languages = Languages(wishes, data)
+    if "source statistics" in method.facts.needs:
+        found.append(("shielded for", languages.need_source(wishes.strategy)))
+    elif looks_at_text(method):
+        found.append(("neurons of", ", ".join(sorted(languages.targets))))
+    return tuple(found)
+
+
+def _tables(portion: Portion) -> str:
+    if not portion.tables:
+        return ""
+    return "the tables" if portion.tables == 1 else "some rows of the tables"
