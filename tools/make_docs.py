@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the declarations of verbs and commands, and the table of docs/memory.md from the formula.
+"""Write docs/cli.md from the declarations of verbs and commands, and tables of memory from the formula.
 
 With --check only compare (exit 1 if one is stale).
 """
@@ -20,7 +20,9 @@ from langadapt.core import listing
 from langadapt.core.verb import Verb, load
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGE, MEMORY = DOCS / "cli.md", DOCS / "memory.md"
+PAGE, MEMORY, STRATEGIES = DOCS / "cli.md", DOCS / "memory.md", DOCS / "which-strategy.md"
+# Strategies whose cost the page about them compares; others cost what one of them does.
+COSTED = ("full", "ssu", "hft", "layers", "subnetwork", "lora", "shielded-lora", "embeddings", "new-tokens")
 BEGIN, END = "<!-- table made by tools/make_docs.py -->", "<!-- end of table -->"
 
 HEAD = """# Command line
@@ -150,8 +152,32 @@ def memory_page(old: str) -> str:
     """docs/memory.md with its table made anew."""
     from langadapt.train.cards import reference_table
 
-    head, *rows = reference_table()
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    return _filled(old, _drawn(reference_table()))
+
+
+def strategy_page(old: str) -> str:
+    """docs/which-strategy.md with its tables made anew: a model after the other, a line a strategy."""
+    from langadapt.core.registry import load_method
+    from langadapt.train.cards import MODELS, strategy_table
+
+    lines = []
+    for model in MODELS:
+        portions = {}
+        for name in COSTED:
+            method = load_method("select", name)
+            portion = method.facts.portion
+            portions[name] = None if portion is None else portion(method.options())
+        lines += ["", f"### {model}", "", *_drawn(strategy_table(model, portions))]
+    return _filled(old, [*lines, ""])
+
+
+def _drawn(table: list[list[str]]) -> list[str]:
+    head, *rows = table
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _filled(old: str, lines: list[str]) -> str:
+    """A page with these lines between the marks."""
     before, _, rest = old.partition(BEGIN)
     return "\n".join([before + BEGIN, *lines, END + rest.partition(END)[2]])
 
@@ -161,8 +187,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 if a page is not what would be written")
     check = parser.parse_args().check
-    old = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in (PAGE, MEMORY)}
-    new = {PAGE: page(), MEMORY: memory_page(old[MEMORY])}
+    pages = (PAGE, MEMORY, STRATEGIES)
+    old = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in pages}
+    new = {PAGE: page(), MEMORY: memory_page(old[MEMORY]), STRATEGIES: strategy_page(old[STRATEGIES])}
     stale = [path for path in new if new[path] != old[path]]
     if not check:
         for path in stale:

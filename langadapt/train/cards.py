@@ -1,9 +1,10 @@
 """Which graphics card a run fits on, and which settings make it fit: the memory formula, asked again and again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from langadapt.train.footprint import Kept, Shape, Work, memory_bytes, shape_of
+from langadapt.core.types import Portion
+from langadapt.train.footprint import Kept, Shape, Work, memory_bytes, shape_of, state_bytes
 
 # Memory of common cards, in GiB.
 CARDS = (12, 16, 24, 48, 80)
@@ -102,6 +103,42 @@ def reference_table() -> list[list[str]]:
             cells.append("-" if setup is None else f"{_short(setup.words)} ({setup.bytes / 2**30:.0f})")
         lines.append([name, f"{memory_bytes(shape, REFERENCE_WORK) / 2**30:.0f}", *cells])
     return lines
+
+
+# For the page about strategies, as REFERENCE.
+MODELS: dict[str, tuple[int, int, int, int, bool]] = {
+    "1B (Llama 3.2)": (1_235_814_400, 128_256, 2048, 16, True),
+    "7B (Qwen2.5)": (7_615_616_512, 152_064, 3584, 28, False),
+    "70B (Llama 3.1)": (70_553_706_496, 128_256, 8192, 80, False),
+}
+_LARGE_CARDS = (24, 80)
+
+
+def strategy_table(model: str, portions: Mapping[str, Portion | None]) -> list[list[str]]:
+    """Cells of a table in docs/which-strategy.md: what each strategy takes, and what makes it fit without another one."""
+    parameters, rows, hidden, layers, tied = MODELS[model]
+    lines = [["strategy", "numbers that move", "state", "peak", *(f"{card} GB" for card in _LARGE_CARDS)]]
+    for name, portion in portions.items():
+        shape = shape_of(
+            parameters=parameters, rows=rows, hidden=hidden, layers=layers, tied=tied, moves=portion or Portion(1.0, 1.0)
+        )
+        kept = Kept(stored_bytes=2 if shape.body_part < 1.0 else 4)
+        ways = [each for each in setups(shape, REFERENCE_WORK, kept, stored_bytes=2) if "strategy" not in each.words]
+        cells = []
+        for card in _LARGE_CARDS:
+            setup = next((each for each in ways if each.bytes * _MARGIN <= card * 2**30), None)
+            cells.append("-" if setup is None else f"{_short(setup.words)} ({setup.bytes / 2**30:.0f})")
+        peak = memory_bytes(shape, REFERENCE_WORK, kept)
+        lines.append([f"`{name}`", _millions(shape.trained), _gib(state_bytes(shape, kept)), _gib(peak), *cells])
+    return lines
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:,.0f} M"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f}" if size < 10 * 2**30 else f"{size / 2**30:,.0f}"
 
 
 _SHORT = {
