@@ -115,13 +115,12 @@ _LARGE_CARDS = (24, 80)
 
 
 def strategy_table(model: str, portions: Mapping[str, Portion | None]) -> list[list[str]]:
-    """Cells of a table in docs/which-strategy.md: what each strategy takes, and what makes it fit without another one."""
+    """Cells of a table in docs/which-strategy.md: what each strategy takes, and what makes it fit as the same one."""
     parameters, rows, hidden, layers, tied = MODELS[model]
+    sizes = {"parameters": parameters, "rows": rows, "hidden": hidden, "layers": layers}
     lines = [["strategy", "numbers that move", "state", "peak", *(f"{card} GB" for card in _LARGE_CARDS)]]
     for name, portion in portions.items():
-        shape = shape_of(
-            parameters=parameters, rows=rows, hidden=hidden, layers=layers, tied=tied, moves=portion or Portion(1.0, 1.0)
-        )
+        shape = shape_of(**sizes, tied=tied, moves=portion or Portion(1.0, 1.0))
         kept = Kept(stored_bytes=2 if shape.body_part < 1.0 else 4)
         ways = [each for each in setups(shape, REFERENCE_WORK, kept, stored_bytes=2) if "strategy" not in each.words]
         cells = []
