@@ -1,6 +1,7 @@
 """`langadapt diagnose` from the command line and as a function, on models with random weights."""
 
 import json
+import random
 import shlex
 from pathlib import Path
 
@@ -9,13 +10,17 @@ import pytest
 import langadapt
 from langadapt.cli.app import main
 from langadapt.core.errors import DataError
+from langadapt.model.load import load_model, load_tokenizer
+from langadapt.model.matching import match
+from langadapt.model.token_table import TokenTable
 from langadapt.vocab.least_used import always_stay
 from langadapt.vocab.tokenizer_file import read
 from tests.cli.conftest import Run
 from tests.fixtures.encoders import tiny_encoder
 from tests.fixtures.fallback import tiny_gemma3
 from tests.fixtures.families import family_tokenizer
-from tests.fixtures.tiny import tiny_config, tiny_corpus, tiny_model
+from tests.fixtures.pieces import unigram_tokenizer, wordpiece_tokenizer
+from tests.fixtures.tiny import tiny_config, tiny_corpus, tiny_model, tiny_text
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +210,57 @@ def test_damaged_weights(tmp_path: Path, place: Path) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(DataError, match="NaN"):
         langadapt.diagnose(folder, lang="hu", text=place / "hu.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["unigram", "wordpiece"])
+def test_the_advice_to_trim_is_followed_to_a_smaller_model_that_says_the_same(
+    place: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command that it names, as is: no more rows than it foretold, and the same logits of what is kept."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    draw = random.Random(0)
+    strange = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(800)] * 3
+    make = {"unigram": unigram_tokenizer, "wordpiece": wordpiece_tokenizer}[kind]
+    make(tmp_path / "base", [*tiny_text("hu", 80), *tiny_text("en", 60, 1), *strange], size=900)
+    rows = len(TokenTable.from_folder(tmp_path / "base").pieces)
+    config = tiny_config("llama", rows=rows, width=64, layers=1, tied=True)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+
+    monkeypatch.chdir(tmp_path)
+
+    def out_of(line: str) -> str:
+        with pytest.raises(SystemExit) as left:
+            main(shlex.split(line)[1:])
+        shown = capsys.readouterr()
+        assert left.value.code in (0, None), (line, shown.err)
+        return shown.out
+
+    texts = f"--text {place / 'hu.jsonl'} --source-text {place / 'en.jsonl'}"
+    found = json.loads(out_of(f"langadapt diagnose base --lang hu {texts} --no-score --json"))
+    [way] = [item for item in found["instead"] if item["verdict"] == "trim the vocabulary first"]
+    for line in (
+        *found["commands"][:2],
+        way["command"],
+        "langadapt init-embeddings base work/trimmed --out work/small",
+    ):
+        out_of(line)
+
+    old, new = (TokenTable.from_folder(folder) for folder in (tmp_path / "base", tmp_path / "work" / "small"))
+    used, fixed = found["models"][0]["used_rows"], len(always_stay(read(tmp_path / "base")))
+    assert fixed < new.size <= used * 1.05 < 0.7 * old.size
+    kept = match(old, TokenTable.from_folder(tmp_path / "work" / "trimmed"), base_rows=rows).kept
+    before, after = (
+        (load_tokenizer(folder), load_model(folder)) for folder in (tmp_path / "base", tmp_path / "work" / "small")
+    )
+    for text in (*tiny_text("hu", 20), *tiny_text("en", 10, 1)):
+        ids = before[0](text)["input_ids"]
+        assert [kept[id] for id in ids] == after[0](text)["input_ids"]
+    olds, news = zip(*kept.items(), strict=True)
+    with torch.inference_mode():
+        said = [
+            tokens_and_model[1](torch.tensor([tokens_and_model[0](text)["input_ids"]])).logits[0]
+            for tokens_and_model in (before, after)
+        ]
+    assert torch.equal(said[0][:, list(olds)], said[1][:, list(news)])
