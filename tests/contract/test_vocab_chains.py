@@ -68,6 +68,22 @@ class Walk:
         corpora = [self.texts / lang for lang in ("en", "hu", "el")]
         return self._follow(partial(langadapt.trim_vocab, model=self.now, corpora=corpora))
 
+    def fresh(self, **more: Any) -> Artifact:
+        """A tokenizer trained anew; what follows is compared with this model."""
+        corpora, number = [self.texts / "en", self.texts / "hu"], len(self.models)
+        given = {"corpora": corpora, "size": 400, "min_count": 2, **more}
+        made = langadapt.train_tokenizer(out=self.place / f"tokenizer-{number}", model=self.now, **given)
+        before, after = open_rows(self.now), TokenTable.from_folder(self.now)
+        found = match(after, TokenTable.from_folder(made.path), base_rows=read_rows(self.now))
+        self.start = self._model(made.path, number, found.new_rows)
+        if before is not None and (rows := open_rows(self.start)) is not None:
+            olds, ids = zip(*found.kept.items(), strict=True)
+            assert torch.equal(before[list(olds)], rows[list(ids)])
+        self.models.append(self.start)
+        first = TokenTable.from_folder(self.start)
+        self.kept = {id: id for id in range(first.size) if first.kind_of(id) != "hole"}
+        return made
+
     def _follow(self, make: Callable[..., Artifact]) -> Artifact:
         number = len(self.models)
         made = make(out=self.place / f"tokenizer-{number}")
@@ -109,8 +125,32 @@ class Walk:
             assert [self.kept[id] for id in before] == after
         if self.weights:
             olds, ids = zip(*self.kept.items(), strict=True)
-            before, after = (open_tables(model).read_input() for model in (self.start, self.now))
+            before, after = open_rows(self.start), open_rows(self.now)
+            assert before is not None and after is not None
             assert torch.equal(before[list(olds)], after[list(ids)])
+
+
+def open_rows(model: Path) -> torch.Tensor | None:
+    """The input table, where there are weights."""
+    return open_tables(model).read_input() if (model / "model.safetensors").is_file() else None
+
+
+def with_weights(folder: Path, style: str, size: int) -> Path:
+    """A Llama or T5 with random weights on a tokenizer that has its `.model`."""
+    from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+
+    spm_tokenizer(folder, style, TEXT, size=size)
+    rows = read_rows(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if style == "t5":
+            roles = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+            small = T5Config(vocab_size=rows, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, **roles)
+            T5ForConditionalGeneration(small).save_pretrained(folder)
+        else:
+            wide = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+            LlamaForCausalLM(LlamaConfig(vocab_size=rows, **wide)).save_pretrained(folder)
+    return folder
 
 
 def read_rows(model: Path) -> int:
@@ -129,6 +169,25 @@ def test_sentencepiece_and_its_model_file(style: str, size: int, texts: Path, tm
     walk = Walk(texts, tmp_path, spm_tokenizer(tmp_path / "start", style, TEXT, size=size))
     made = [walk.extend("hu", 12), walk.trim()]
     assert all(artifact.facts["sentencepiece"] for artifact in made), "each result has the .model, which was compared"
+
+
+def test_llama_with_its_rows_trimmed_extended_and_trained_anew(texts: Path, tmp_path: Path) -> None:
+    walk = Walk(texts, tmp_path, with_weights(tmp_path / "start", "llama", 440))
+    made = [walk.trim(), walk.extend("hu", 12)]
+    assert all(artifact.facts["sentencepiece"] == "tokenizer.model" for artifact in made)
+    assert walk.fresh().facts["family"] == "byte-bpe" and not list(walk.now.glob("*.model"))
+    made = [walk.extend("el", 6), walk.trim()]
+    assert made[0].facts["added"] == 6 and not any(artifact.facts.get("sentencepiece") for artifact in made)
+
+
+def test_t5_with_its_rows_through_every_mode(texts: Path, tmp_path: Path) -> None:
+    walk = Walk(texts, tmp_path, with_weights(tmp_path / "start", "t5", 260))
+    named = {"mode": "reserved", "reserved_pattern": "<extra_id_[0-9]+>"}
+    made = [walk.extend("hu", 12), walk.extend("el", 3, **named), walk.trim(), walk.extend("hu", 2, **named)]
+    assert [artifact.facts["added"] for artifact in made] == [12, 3, 0, 2]
+    assert all(artifact.facts["sentencepiece"] == "spiece.model" for artifact in made)
+    assert walk.fresh(family="same").facts["family"] == "unigram"
+    assert walk.extend("el", 6).facts["added"] == 6
 
 
 def test_word_pieces_and_what_was_made_for_another_link_of_the_chain(texts: Path, tmp_path: Path) -> None:
