@@ -19,6 +19,7 @@ from langadapt.core.types import Movable, Slice
 from langadapt.model.anatomy import anatomy
 from langadapt.model.load import load_model
 from langadapt.model.tables import table_names
+from langadapt.select.selection import selection_of
 from langadapt.train.trainable import Trainable, make_trainable
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 
@@ -70,6 +71,15 @@ def chosen(base: Path, seed: int = 0) -> dict[str, Slice]:
     return slices
 
 
+def let_move(monkeypatch: pytest.MonkeyPatch, movable: Movable) -> None:
+    """Whatever the strategy is called, this is what it chooses."""
+
+    def select(look: Any, *strategy: Any) -> tuple[Any, Movable]:
+        return selection_of(movable, look.parameters, method="random", options={}, found={}), movable
+
+    monkeypatch.setattr("langadapt.steps._cpt_choice.select_with", select)
+
+
 def stored(name: str, tensors: dict[str, torch.Tensor]) -> str:
     return name if name in tensors else name.partition(".")[2]
 
@@ -81,7 +91,7 @@ def test_nothing_but_the_chosen_places_differs_in_the_files(
 ) -> None:
     base = tiny_model(tmp_path / "base", **SHAPES[shape])
     slices = chosen(base)
-    monkeypatch.setattr("langadapt.steps.cpt.chooser_of", lambda *given: lambda *model: Movable(frozenset(), slices))
+    let_move(monkeypatch, Movable(frozenset(), slices))
     made = train(tmp_path, base, compute=compute)
     before, after = load_file(base / "model.safetensors"), load_file(made.path / "model.safetensors")
     free = {stored(name, before): part for name, part in slices.items()}
@@ -176,7 +186,7 @@ def test_an_adapter_in_a_shield_leaves_the_base_where_it_may_not_write(
     slices = {name: part for name, part in chosen(base).items() if "norm" not in name}
     adapter = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
     movable = Movable(frozenset(), slices, adapter=adapter, keep_adapter=True)
-    monkeypatch.setattr("langadapt.steps.cpt.chooser_of", lambda *given: lambda *model: movable)
+    let_move(monkeypatch, movable)
     made = train(tmp_path, base, strategy="lora")
     assert made.facts["shield"]["broken"] == 0
     assert made.facts["shield"]["moved"] > 0.7 * made.facts["shield"]["may_move"]
