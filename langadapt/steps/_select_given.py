@@ -10,6 +10,9 @@ from langadapt.core.types import Estimate, Portion
 from langadapt.core.units import show_bytes, show_seconds
 from langadapt.model.weights import BYTES_PER_VALUE
 from langadapt.select.inputs import without_statistics
+from langadapt.steps._select_effects import Wishes as Effects
+from langadapt.steps._select_effects import price as price_of_effects
+from langadapt.steps._select_effects import with_effects
 from langadapt.steps._strategy import check_digest, look_at, looks_at_text, named, select_with, statistics_of
 
 if TYPE_CHECKING:
@@ -23,11 +26,9 @@ _READ_RATE = 150_000_000
 _SVD_SECONDS = 5e-7
 
 
-class Wishes(Protocol):
+class Wishes(Effects, Protocol):
     """What select is asked for."""
 
-    @property
-    def seed(self) -> int: ...
     @property
     def method(self) -> str | None: ...
     @property
@@ -62,6 +63,8 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selecti
     for name, combine in (("union", sets.union), ("intersection", sets.intersection), ("minus", sets.minus)):
         for other in others[name]:
             found = combine(found, other)
+    if wishes.effects:
+        found = with_effects(found, wishes, inputs, model, progress)
     return found, found.portion(look.tables.among(look.parameters))
 
 
@@ -93,9 +96,15 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
         seconds += spent
         rows.append(("singular values", f"of every matrix, about {show_seconds(spent)}"))
     table = 8 * int(facts.get("rows") or 0) * width if "weights" in needs else 0
+    memory = _PROGRAM_BYTES + table
+    if wishes.effects:
+        langs = len(given.facts["languages"]) if given is not None and "languages" in given.facts else 2
+        spent, taken = price_of_effects(wishes, inputs, (parameters, int(facts.get("rows") or 0)), langs)
+        seconds, memory = seconds + spent, max(memory, taken)
+        rows.append(("effects", f"{1 + 2 * langs} times over the text, {show_seconds(spent)}"))
     return Estimate(
         seconds=seconds,
-        memory_bytes=_PROGRAM_BYTES + table,
+        memory_bytes=memory,
         disk_bytes=max(100_000, parameters // 1000),
         facts={"method": wishes.method, "model_digest": model.digest if model.exists else None},
         rows=tuple(rows),

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from langadapt.core.types import Table
+from langadapt.select.effects import table as effects_table
 
 _LAYER = re.compile(r"\.(\d+)\.")
 
@@ -30,7 +31,9 @@ def tables(facts: Mapping[str, Any], record: Mapping[str, Any]) -> list[Table]:
     if stability is not None:
         notes.append(f"the two halves of the text agree on {stability:.2%} of what one of them chooses")
     notes += [str(note) for note in record["found"].get("notes", ())]
+    effects = record["found"].get("effects")
     return [
+        *([] if effects is None else [effects_table(effects, record["found"]["counts"])]),
         Table("what may move, by layer", _COLUMNS, tuple(_row(key, layers[key]) for key in order), key="layer"),
         Table(
             "by kind of tensor", _COLUMNS, tuple(_row(key, kinds[key]) for key in sorted(kinds)), tuple(notes),

@@ -14,6 +14,7 @@ from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import read_json_object
 from langadapt.core.languages import Lang
 from langadapt.core.types import Estimate, Portion, Table
+from langadapt.core.units import Bytes
 
 if TYPE_CHECKING:
     from langadapt.select.selection import Selection
@@ -24,6 +25,7 @@ EXAMPLES = (
     "langadapt select base --method ssu --statistics stats --source en --out shielded",
     "langadapt select base --method lape --statistics stats --lang hu --out neurons",
     "langadapt select base --method new-tokens --union neurons --out both",
+    "langadapt select base --method lape --statistics stats --lang hu -o effects=true --text hu=HU --out e",
 )
 _Selections = tuple[Annotated[str, Reads(("selection",), flag_only=True)], ...]
 
@@ -49,6 +51,13 @@ class Config(StepConfig):
     """Selections to cut by: only what all of them let move may move."""
     minus: _Selections = ()
     """Selections to take away: what one of them lets move is shielded. Taken away last."""
+    text: dict[str, Annotated[str, Reads(("corpus",), plain=True, flag_only=True)]] = Field(default_factory=dict)
+    """Text to measure effects on, LANG=CORPUS each; its held-out part is scored."""
+    effects: bool = False
+    """Silence the neurons of each language, score every `--text` without them: one forward pass for each set and one
+    for as many neurons drawn at random. For methods that choose neurons of languages."""
+    effects_bytes: Annotated[Bytes, Field(ge=300)] = 6000
+    """Bytes of each text that are scored."""
 
 
 def run(config: Config, out: Output) -> Artifact:
@@ -81,8 +90,10 @@ def _facts(config: Config, selection: "Selection", portion: Portion, inputs: Inp
 def check(config: Config) -> None:
     """ConfigError without anything to choose by, or for a method that puts an adapter beside the weights."""
     from langadapt.select.adapter import AdapterOptions
+    from langadapt.steps._select_effects import check_effects
     from langadapt.steps._strategy import named
 
+    check_effects(config.effects, config.text)
     if config.method is None:
         if not config.union:
             raise ConfigError("nothing to choose by", hint="give `--method NAME`: see `langadapt list methods`")
