@@ -12,6 +12,7 @@ from langadapt.core.progress import Progress
 from langadapt.steps._verify_relation import Pair, Relation, relation_of
 
 if TYPE_CHECKING:
+    from langadapt.steps._sentencepiece import Companion
     from langadapt.vocab.checks import Outcome
 
 # What the checks say, for people.
@@ -42,6 +43,8 @@ SAID = {
     "loads_as_written": "transformers cuts as the file says",
     "words_kept": "words of kept tokens are cut as before",
     "rows_follow_tokens": "each kept token has its own row",
+    "sentencepiece_pieces": "the .model has the pieces of tokenizer.json",
+    "sentencepiece_cuts": "the .model cuts as tokenizer.json does",
 }  # fmt: skip
 # More text than this is only measured by its beginning.
 TEXT_BYTES = 20_000_000
@@ -162,7 +165,6 @@ def _checks(pair: Pair, relation: Relation, guards: Sequence[Path], texts: Seque
 def _extended(pair: Pair, relation: Relation, guards: Sequence[Path], texts: Sequence[str]) -> "Iterator[Outcome]":
     from dataclasses import replace
 
-    from langadapt.model import spm_model
     from langadapt.steps._sentencepiece import look_beside
     from langadapt.vocab import checks, loaded
     from langadapt.vocab.family import detect
@@ -189,12 +191,19 @@ def _extended(pair: Pair, relation: Relation, guards: Sequence[Path], texts: Seq
     yield from detect(start).checks(new, met)
     gone = tuple(relation.gone.values())
     yield from loaded.loaded_checks(pair.base_loaded, pair.new_loaded, new, texts[:_LOADED], gone=gone)
-    written = spm_model.find(pair.new_folder)
-    if companion is not None and written is not None:
-        yield from companion.checks(new, written, texts[:1])
+    yield from _beside(pair, companion, texts)
 
 
 _LOADED = 200
+
+
+def _beside(pair: Pair, companion: "Companion | None", texts: Sequence[str]) -> "Iterator[Outcome]":
+    """The SentencePiece `.model`, where both have one."""
+    from langadapt.model import spm_model
+
+    written = spm_model.find(pair.new_folder)
+    if companion is not None and written is not None:
+        yield from companion.checks(pair.new, written, texts[:1])
 
 
 def _needed(artifact: Artifact | None) -> Artifact:
@@ -204,6 +213,7 @@ def _needed(artifact: Artifact | None) -> Artifact:
 
 
 def _trimmed(pair: Pair, relation: Relation, texts: Sequence[str]) -> "Iterator[Outcome]":
+    from langadapt.steps._sentencepiece import look_beside
     from langadapt.vocab import moved_checks
     from langadapt.vocab.words import count_words
 
@@ -211,6 +221,7 @@ def _trimmed(pair: Pair, relation: Relation, texts: Sequence[str]) -> "Iterator[
     yield from moved_checks.moved_loaded_checks(
         pair.base_loaded, pair.new_loaded, pair.new, texts[:_LOADED], relation.ids
     )
+    yield from _beside(pair, look_beside(pair.base_folder, pair.base, texts[:1])[1], texts)
 
 
 def _replaced(pair: Pair, texts: Sequence[str]) -> "Iterator[Outcome]":

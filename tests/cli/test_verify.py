@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import langadapt
 from langadapt.core.manifest import checksum
 from tests.cli.conftest import Run
+from tests.fixtures.spm import spm_tokenizer
 from tests.fixtures.tiny import tiny_corpus, tiny_text
 
 
@@ -108,6 +109,25 @@ def test_what_langadapt_made_holds(call: Run, made: Path, name: str) -> None:
     if name == "init":
         assert found["checks"]["input table: kept rows are the base's bits"]["examined"] > 300
         assert found["measured"][0]["words_changed"] == 0
+
+
+@pytest.mark.parametrize("kind", ["xlmr", "llama"])
+def test_the_sentencepiece_model_beside_it(call: Run, made: Path, tmp_path: Path, kind: str) -> None:
+    """Extended and trimmed tokenizers with a `.model`, and one whose `.model` is that of the base."""
+    base = spm_tokenizer(tmp_path / "base", kind, tiny_text("en", 30), size={"xlmr": 90, "llama": 440}[kind])
+    (base / "config.json").write_text("{}")
+    extended = langadapt.extend_vocab(
+        model=base, corpus=made / "hu", guard=[made / "en"], min_count=2, size=20, out=tmp_path / "append"
+    )
+    langadapt.trim_vocab(base, [made / "hu"], out=tmp_path / "trim")
+    for name in ("append", "trim"):
+        found = json.loads(call("verify", "vocab", "base", name, "--json").out)
+        assert found["holds"] and found["checks"]["sentencepiece_pieces"]["examined"] > 50, found
+    name = str(extended.facts["sentencepiece"])
+    shutil.copyfile(base / name, tmp_path / "append" / name)
+    resigned(tmp_path / "append")
+    done = call("verify", "vocab", "base", "append")
+    assert done.code == 1 and "the .model has the pieces of tokenizer.json" in done.err
 
 
 def test_target_text_is_measured_and_no_promise(call: Run, made: Path, tmp_path: Path) -> None:
