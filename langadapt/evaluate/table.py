@@ -21,6 +21,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             rows.append((lang, name, *models, change, _guessing(bits), str(bits["verdict"] or "no score")))
             notes += entry["sentences"]
             sizes.append((entry["segments"], entry["bytes"]))
+    if "icl" in summary:
+        notes.append(summary["icl"]["sentence"])
     settings = summary["settings"]
     segments, size = sum(count for count, _ in sizes), sum(size for _, size in sizes)
     notes.append(

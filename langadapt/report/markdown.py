@@ -22,6 +22,8 @@ def _lines(content: Content) -> Iterator[str]:
     yield from (f"# {plain(content.title)}", "")
     for _, _, _, entry in content.sets:
         yield from (f"- {plain(text)}" for text in entry["sentences"])
+    if "icl" in content.summary:
+        yield f"- {plain(content.summary['icl']['sentence'])}"
     if content.warnings:
         yield from ("", "## Before you rely on this", "")
         yield from (f"- {plain(text)}" for text in content.warnings)

@@ -100,6 +100,10 @@ class Config(StepConfig):
     """Steps between measurements of bits per byte; by default a third of the run."""
     max_forgetting: Annotated[float, Flag(), Runtime(), Field(ge=0)] = 0.10
     """Stop when a probe in another language than the target's is worse by more than this share."""
+    icl_probe: Annotated[bool, Flag()] = False
+    """Ask questions that are answered from examples in the prompt at every probe, and warn when answers get worse."""
+    max_icl_loss: Annotated[float | None, Runtime(), Field(ge=0)] = None
+    """Stop when a question of --icl-probe costs so many bits more than at the start; without it never."""
     device: Annotated[Literal["auto", "cpu", "cuda"], Flag(), Runtime()] = "auto"
     """Where to compute."""
     checkpoint_steps: Annotated[int | None, Runtime(), Field(ge=1)] = None

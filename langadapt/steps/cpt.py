@@ -242,6 +242,7 @@ def _fit(
 ) -> "tuple[Trained, dict[str, Any]]":
     """Train; a trial writes no result."""
     from langadapt.model.row_origin import new_rows_of
+    from langadapt.steps._icl import icl_gauge
     from langadapt.train.ema import averaging_of
     from langadapt.train.session import fit
 
@@ -250,7 +251,15 @@ def _fit(
     old, new = given.facts.get("old_rows"), new_rows_of(given.path)
 
     def gauges(optimiser: "Optimiser") -> "Sequence[Gauge]":
-        return [subject.drift(optimiser, given.path, old_rows=old, new_rows=new)]
+        found: list[Gauge] = [subject.drift(optimiser, given.path, old_rows=old, new_rows=new)]
+        if config.icl_probe:
+            separator, most = int(data.facts["document_separator"]), config.max_icl_loss
+            found.append(
+                icl_gauge(
+                    subject.model, given.path, prefix=separator, compute=means.compute, most=most, progress=out.progress
+                )
+            )
+        return found
 
     return fit(
         subject.model,
@@ -288,6 +297,7 @@ def _plan(config: Config, model: Mapping[str, Any], data: Mapping[str, Any], bra
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Time and memory from facts of model and data, and from one layer timed on this machine."""
+    from langadapt.steps._icl import question_tokens
     from langadapt.train.combine import facts_of
     from langadapt.train.price import can_be_priced, price
 
@@ -297,7 +307,16 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         return Estimate(rows=(("cpt", "cannot be priced before model and data are known"),))
     portion = given_portion(inputs) or portion_of(config)
     plan = _plan(config, model, data, _branch(config, inputs))
-    found = price(config, plan, means_of(config, plan), model, data, lang=_lang(config, data), portion=portion)
+    found = price(
+        config,
+        plan,
+        means_of(config, plan),
+        model,
+        data,
+        lang=_lang(config, data),
+        portion=portion,
+        asked_tokens=question_tokens() if config.icl_probe else 0,
+    )
     return with_choice(config, inputs, model, plan.budget.tokens, portion, found)
 
 

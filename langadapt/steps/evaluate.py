@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import Flag, ModelInput, Reads, StepConfig
+from langadapt.core.config import Flag, Later, ModelInput, Reads, StepConfig
 from langadapt.core.errors import ConfigError
 from langadapt.core.host import load, timed_rows
 from langadapt.core.inputs import Input, Inputs
@@ -55,6 +55,8 @@ class Config(StepConfig):
     lacks it gets its own."""
     compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
     """Precision of the forward pass: `auto` is bf16 on a CPU or GPU with bf16 units, else fp32; same for all models."""
+    icl: Annotated[bool, Flag(), Later()] = False
+    """Ask every model questions that are answered from examples in the prompt, in no language."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     """Replicates of the paired bootstrap."""
 
@@ -68,6 +70,7 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.model.compute import resolve_compute
     from langadapt.steps._evaluate_separators import separators, show
     from langadapt.steps._evaluate_tokenizers import tokenizer_figures
+    from langadapt.steps._icl import compared as icl_compared
 
     _check(config)
     _check_kinds(out.inputs)
@@ -94,7 +97,12 @@ def run(config: Config, out: Output) -> Artifact:
     for role in _roles(out):
         models[role] = _score_model(config, out, role, chosen, before[role], compute, partial, prompts_from)
         warnings += models[role].pop("warnings")
-    compared = _compare(config, out, chosen, langs, targets, partial, models)
+    icl: dict[str, Any] = {}
+    lines: list[dict[str, Any]] = []
+    if config.icl:
+        icl, lines, said = icl_compared(out, list(models), partial, samples=config.bootstrap_samples, seed=config.seed)
+        warnings += said
+    compared = _compare(config, out, chosen, langs, targets, partial, models, lines)
     continuations = paired_continuations(partial, list(models), prompts_from)
     samples = tokenizer_figures(out, compared, targets)
     add_sentences(compared)
@@ -112,7 +120,7 @@ def run(config: Config, out: Output) -> Artifact:
         "interval": 0.95,
     }
     summary = {"languages": compared, "models": models, "target": target, "continuations": continuations}
-    summary |= {"settings": settings, "warnings": warnings}
+    summary |= {"settings": settings, "warnings": warnings} | ({"icl": icl} if icl else {})
     write_durably(out.folder / "summary.json", pretty_json(summary))
     return out.commit({"target": target, "settings": settings, "headline": headline(compared), "warnings": warnings})
 
@@ -125,8 +133,9 @@ def _compare(
     targets: frozenset[str],
     partial: "Partial",
     models: dict[str, dict[str, Any]],
+    more: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Write segments.jsonl and scores.jsonl; return the sets of each language with their figures."""
+    """Write segments.jsonl and scores.jsonl (`more` at its end); return each language's sets with their figures."""
     from langadapt.evaluate.summary import SetScores, score_lines, segment_lines, summarise_set
 
     languages: dict[str, Any] = {}
@@ -141,7 +150,7 @@ def _compare(
         role = "target" if langs[name] in targets else "source"
         languages.setdefault(langs[name], {"role": role, "sets": {}})["sets"][name] = entry
     write_json_lines(out.folder / "segments.jsonl", segments)
-    write_json_lines(out.folder / "scores.jsonl", lines)
+    write_json_lines(out.folder / "scores.jsonl", [*lines, *more])
     return languages
 
 
@@ -215,6 +224,7 @@ def _score_model(
     from langadapt.model.facts import model_facts
     from langadapt.model.load import load_model, load_tokenizer
     from langadapt.model.score import score_texts
+    from langadapt.steps._icl import ask_model
 
     source = out.inputs[role]
     tokenizer = load_tokenizer(source.path)
@@ -239,6 +249,9 @@ def _score_model(
             text = continue_text(model, tokenizer, prompt.text, prefix_id=prefix)
             lines.append({"document": prompt.document, "prompt": prompt.text, "actual": prompt.actual, "text": text})
         partial.save("continuations", role, prompts_from, lines)
+    if config.icl and not partial.has("icl", role, "questions"):
+        model = model or load_model(source.path)
+        ask_model(model, tokenizer, role, partial, prefix=prefix, compute=compute, progress=out.progress)
     facts = model_facts(source.path)
     record = {
         "digest": source.digest,
@@ -266,6 +279,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Seconds from the bytes of all windows and a measured rate of this machine; memory of one model at a time."""
     from langadapt.evaluate import price
     from langadapt.model.compute import matrix_rate, resolve_compute
+    from langadapt.steps._icl import question_tokens
 
     _check(config)
     _check_kinds(inputs)
@@ -286,6 +300,10 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         cost = price.model_cost(_model_size(model), _bytes_per_token(model, sets), sum(read.values()), compute, rate)
         seconds += cost.seconds + price.continuation_seconds(_model_size(model), config.continuations)
         memory = max(memory, cost.memory_bytes)
+        if config.icl:
+            # a question is read once for each answer
+            cost = price.model_cost(_model_size(model), 1.0, question_tokens(), compute, rate)
+            seconds += cost.seconds
     if not read:
         problems.append("no set of held-out text is known yet")
     rows = tuple((name, f"{show_bytes(size)} of text with its context, for each model") for name, size in read.items())

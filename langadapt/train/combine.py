@@ -25,6 +25,10 @@ class Wishes(Protocol):
     def compute(self) -> str: ...
     @property
     def lr_probe(self) -> bool: ...
+    @property
+    def icl_probe(self) -> bool: ...
+    @property
+    def max_icl_loss(self) -> float | None: ...
 
 
 class Narrow(Protocol):
@@ -42,6 +46,8 @@ def check_options(wishes: Wishes) -> None:
         raise ConfigError("`stages` and `branch_from` cannot be combined: where a stage ends depends on all steps")
     if wishes.stages and wishes.strategy != "full":
         raise ConfigError("with `stages` the strategies are theirs", hint="leave `--strategy` out")
+    if wishes.max_icl_loss is not None and not wishes.icl_probe:
+        raise ConfigError("`max_icl_loss` limits what the probe finds", hint="give `--icl-probe` too")
     if wishes.weights == "bf16" and wishes.compute == "fp32":
         raise ConfigError("weights in bf16 are multiplied in bf16", hint="leave `--compute` out")
     if wishes.lr_probe and (wishes.stages or wishes.branch_from is not None):

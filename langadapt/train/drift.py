@@ -84,8 +84,10 @@ class Drift:
             if id(value) not in self._tables:
                 yield "body", *_change(value, start)
                 continue
-            new = self._is_new(value.shape[0], rows)
-            for group, own in (("new_rows", new), ("tables", ~new)):
+            new, moves = self._is_new(value.shape[0], rows), torch.ones(value.shape[0], dtype=torch.bool)
+            if (held := self._optimiser.parts.held.get(name)) is not None:
+                moves[torch.from_numpy(held.ids).long()] = False
+            for group, own in (("new_rows", new & moves), ("tables", ~new & moves)):
                 yield group, *_change(value, start, own)
 
     def _is_new(self, count: int, rows: torch.Tensor | None) -> torch.Tensor:

@@ -68,10 +68,12 @@ def price(
     *,
     lang: str,
     portion: Portion | None = None,
+    asked_tokens: int = 0,
 ) -> Estimate:
     """Time and memory from facts of model and data, and from one layer timed on this machine.
 
-    `portion` is how much moves, where that is known better than from the strategy's options.
+    `portion` is how much moves, where that is known better than from the strategy's options. `asked_tokens` are read
+    at each probe beside the held-out passages.
     """
     shape = model_shape(model, portion or portion_of(wishes))
     stored = BYTES_PER_VALUE.get(str(model.get("dtype")), 4)
@@ -89,7 +91,7 @@ def price(
         steps=plan.steps_to_do,
         checkpoints=(plan.steps_to_do - 1) // plan.checkpoint_every,
         probes=-(-plan.steps_to_do // plan.probe_every) + 1,
-        probe_tokens=_probe_tokens(data),
+        probe_tokens=_probe_tokens(data) + asked_tokens,
     )
     # a stopped run writes one more than those that fall due; the oldest goes after the newest is complete
     disk = min(wishes.keep_checkpoints + 1, times.checkpoints + 1) * checkpoint + weights
@@ -115,7 +117,7 @@ def price(
     if wishes.lr_probe:
         rates = rates_to_try(plan.schedule.peak, wishes.lr_probe_factors)
         count = probe_steps(plan, wishes.lr_probe_steps)
-        short = replace(times, steps=count, checkpoints=0, probes=2)
+        short = replace(times, steps=count, checkpoints=0, probes=2, probe_tokens=_probe_tokens(data))
         spent = len(rates) * short.seconds(shape, work, checkpoint, 0)
         seconds += spent
         words = ", ".join(f"{rate:g}" for rate in rates)

@@ -33,7 +33,7 @@ MODES: dict[str, dict[str, Any]] = {
     "wsd-branch-recompute": {"schedule": "wsd", "keep_branch": True, "gradient_checkpointing": "on"},
     "stages": {"stages": STAGES},
     "lowbit": {"moments": "8bit", "weights": "bf16"},
-    "ema": {"ema": 0.7, "ema_every": 3},
+    "ema-icl": {"ema": 0.7, "ema_every": 3, "icl_probe": True},
     "ema-live-lowbit": {"ema": 0.7, "ema_every": 3, "ema_mode": "live", "moments": "8bit", "weights": "bf16"},
 }
 

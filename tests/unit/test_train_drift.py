@@ -101,6 +101,17 @@ def test_new_rows_are_told_apart_in_whole_tables_and_in_slices(tmp_path: Path, m
         subject.model, optimiser, folder, adapter=None, new_rows=np.array([rows - 2, rows - 1]), old_rows=None
     )
     assert gauge.measure(3) == {"tables": 0.5, "new_rows": 2.0, "all": pytest.approx(1.42, abs=0.3)}
+    # a table of which most rows move: those that are held are no part of what moves
+    most = np.arange(rows - 5, dtype=np.int32)
+    subject = make_trainable(
+        load_model(folder), Movable(frozenset(), {INPUT: Slice(0, most)}), seed=0, folder=folder, compute="fp32"
+    )
+    assert subject.parts.held
+    optimiser = Optimiser(subject.model, set(subject.names), AdamSettings(), old_rows=None, parts=subject.parts)
+    with torch.no_grad():
+        subject.model.get_parameter(INPUT)[: rows - 5] *= 1.25
+    gauge = Drift(subject.model, optimiser, folder, adapter=None, new_rows=None, old_rows=None)
+    assert gauge.measure(3) == {"tables": 0.25, "all": 0.25}
 
 
 class Alarm:
