@@ -113,7 +113,8 @@ class Binding:
     def completion(self) -> Callable[[], list[Any]] | None:
         """What a shell offers: the values of a Literal, or the methods of the room that the field names one of."""
         values = _literals(self.field.annotation)
-        room = _METHOD_ROOMS.get(self.name)
+        flag = marker(self.field, Flag)
+        room = flag.room if flag is not None and flag.room else _METHOD_ROOMS.get(self.name)
         if room is not None and not values:
             from langadapt.cli.candidates import methods
 

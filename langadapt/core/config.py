@@ -16,9 +16,13 @@ Shape = Literal["one", "many", "map"]
 
 @dataclass(frozen=True)
 class Flag:
-    """Marks a field that people turn often: it becomes a command-line flag. `short` is e.g. `-n`."""
+    """Marks a field that people turn often: it becomes a command-line flag. `short` is e.g. `-n`.
+
+    `room` is that of the methods which the field names one of, for shells that complete it.
+    """
 
     short: str | None = None
+    room: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 _START_SECONDS, _PROGRAM_BYTES = 6.0, 530_000_000
 # One core reads a tensor and sums its columns in float64 at this rate, numbers a second.
 _READ_RATE = 150_000_000
+# The record by name; half of the columns of a layer's matrices, about nine times its width, as int32.
+_RECORD_BYTES, _BYTES_A_COLUMN = 100_000, 20
 # Singular values of a body of matrices take this many seconds a number and column (of 1,000): LAPACK on one core.
-_SVD_SECONDS = 5e-7
+_SVD_SECONDS = 1e-7
 
 
 class Wishes(Effects, Protocol):
@@ -105,7 +107,9 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
     return Estimate(
         seconds=seconds,
         memory_bytes=memory,
-        disk_bytes=max(100_000, parameters // 1000),
+        disk_bytes=_RECORD_BYTES
+        + _BYTES_A_COLUMN * int(facts.get("layers") or 0) * width
+        + 4 * int(facts.get("rows") or 0),
         facts={"method": wishes.method, "model_digest": model.digest if model.exists else None},
         rows=tuple(rows),
     )

@@ -35,7 +35,7 @@ class Config(StepConfig):
 
     model: ModelInput
     """Model to choose from: a folder, a .gguf file or a hub id. It is not loaded: what a method asks for is read."""
-    method: Annotated[str | None, Flag()] = None
+    method: Annotated[str | None, Flag(room="select")] = None
     """How the weights that may move are chosen; see `langadapt list methods`. Without one: only `--union`."""
     method_options: dict[str, Any] = Field(default_factory=dict)
     """Options of the method, e.g. `method_options.ratio=0.7`; docs/methods/ has a page for each."""

@@ -42,6 +42,7 @@ def test_what_is_offered(folder: Path) -> None:
     assert "full" in offered("cpt", "--strategy", "")
     assert "--strategy=full" in offered("cpt", "--strategy=f")
     assert "mean" in offered("init-embeddings", "--method", "")
+    assert "ssu" in offered("select", "--method", "") and "mean" not in offered("select", "--method", "")
     assert offered("cpt", "--compute", "") == {"auto", "fp32", "bf16"}
     assert "--compute" not in offered("cpt", "--compute", "fp32", "--"), "an option that was given"
     assert "--set" in offered("evaluate", "--set", "hu=m", "--"), "a repeatable one"

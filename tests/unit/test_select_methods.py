@@ -129,6 +129,9 @@ def test_equal_scores_are_taken_in_their_order(llama: Path) -> None:
     scores = np.array([1.0, 2.0, 2.0, 1.0, 2.0])
     assert all_but_highest(scores, 0.4).tolist() == [0, 3, 4]
     assert lowest(scores, 3).tolist() == [0, 1, 3]
+    many = np.tile([1.0, 2.0], 200)  # more than a sort of few values by insertion would keep in order
+    assert all_but_highest(many, 0.25).tolist() == [*range(0, 200, 2), *range(200, 400)]
+    assert lowest(many, 100).tolist() == list(range(0, 200, 2))
     assert [len(all_but_highest(np.zeros(100), share)) for share in (0.29, 0.57, 1 / 3)] == [71, 43, 67]
 
 
