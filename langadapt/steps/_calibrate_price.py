@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Program start, loading, tokenising the sample; reading, cutting and writing are small beside the model.
 _START_SECONDS, _SECONDS_A_GIGABYTE = 8.0, 4.0
 # Python, torch, transformers and a tokenizer.
-_PROGRAM_BYTES = 560_000_000
+_PROGRAM_BYTES = 450_000_000
 # Adding up what hooks see, as a share of the layer's own time.
 _WATCHING = {"fp32": 0.06, "bf16": 0.15}
 # A backward pass through frozen matrices is one product more; with its own hooks and without inference mode.
@@ -28,6 +28,7 @@ def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input]) -> Est
     """Time, memory and disk; facts and problems only while the model is not there yet."""
     from langadapt.model.compute import resolve_compute, threads_set
     from langadapt.model.facts import model_facts
+    from langadapt.model.weights import BYTES_PER_VALUE
     from langadapt.select.measure import BATCH_TOKENS
     from langadapt.train.cost import forward_seconds
     from langadapt.train.footprint import Work, shape_of
@@ -57,11 +58,13 @@ def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input]) -> Est
     head = layer * shape.rows / shape.layer_width
     a_token = (body + head) * (1 + _BACKWARD) if config.taylor else body
     weights = shape.parameters * (2 if compute == "bf16" else 4)
+    stored = shape.parameters * BYTES_PER_VALUE.get(str(facts.get("dtype")), 4)
     seconds = _START_SECONDS + _SECONDS_A_GIGABYTE * weights / 1e9 + sum(tokens.values()) * a_token
     sums = _sums(shape) * (2 if device.type == "cpu" else 1)
     return Estimate(
         seconds=seconds + 2 * work.micro_tokens * head,
-        memory_bytes=round(_PROGRAM_BYTES + weights + sums + _working_bytes(config, shape, work)),
+        # while it is loaded the files lie in memory beside the weights
+        memory_bytes=round(_PROGRAM_BYTES + weights + max(stored, sums + _working_bytes(config, shape, work))),
         disk_bytes=_sums(shape) * (len(corpora) + 2),
         facts=predicted,
         rows=(
