@@ -38,7 +38,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No detector knows the made-up languages; a small sample; a step takes 10 ms instead of being timed."""
-    monkeypatch.setattr("langadapt.corpus.lid_model.find_model", lambda given: None)
+    # the detector has the function under a name of its own once it is imported
+    for module in ("lid_model", "detector"):
+        monkeypatch.setattr(f"langadapt.corpus.{module}.find_model", lambda given: None)
     monkeypatch.setattr("langadapt.corpus.survey.SAMPLE_BYTES", 24_000)
     monkeypatch.setattr("langadapt.train.cost.step_seconds", lambda shape, work, device: 0.01)
 

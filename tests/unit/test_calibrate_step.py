@@ -97,9 +97,7 @@ def test_what_cannot_be_added_is_refused(place: Path, made: Any, tmp_path: Path)
     assert isinstance(refuse("measured with `window_tokens` 64, this run has 32", "sk", window_tokens=32), ConfigError)
     refuse("measured with `skip_first` False", "sk", skip_first=True)
     stranger = tiny_model(tmp_path / "stranger", seed=4)
-    assert (
-        refuse(r"are of another model than .*stranger.*: of \w{12}, not of \w{12}", "sk", model=stranger).exit_code == 3
-    )
+    assert refuse(r"made of another model than .*stranger.* \(of \w{12}, not", "sk", model=stranger).exit_code == 3
     copy = Path(shutil.copytree(made.path, tmp_path / "copy"))
     with (copy / "hu.safetensors").open("r+b") as file:
         file.seek(-9, 2)
