@@ -166,6 +166,7 @@ class Bench:
         found |= {
             "scores": segments(scores),
             **costs(trained, averaged=any(text.startswith("ema=") for text in arm.options)),
+            "icl": answers(scores),
             "load": [before, os.getloadavg()[0]],
         }
         found["seconds_of_cell"] = round(time.monotonic() - began)
