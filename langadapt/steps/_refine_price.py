@@ -122,10 +122,14 @@ _BYTES_PER_TOKEN = 3.5
 def _training_bytes(
     config: "Config", shape: "Shape", learned: "Snippets", micro_batch: int, compute: "Compute", weights: int
 ) -> float:
-    """Weights as they are stored, the student's activations; or the weights in fp32 while they are loaded."""
+    """Weights as they are stored, what bf16 products copy of them, the student's activations; or the weights in fp32
+    while they are loaded.
+    """
     from langadapt.train.footprint import Work, activation_bytes
 
     work = Work(max(learned.longest()), micro_batch, micro_batch, compute)
     layers = min(config.layer or shape.layers, shape.layers) if not config.next_token else shape.layers
     activations = micro_batch * learned.longest()[0] * layers * activation_bytes(shape, work)
-    return max(4.0 * shape.parameters + weights, weights + activations)
+    # matrices stored in fp32 are narrowed for each forward pass, and the copies live as long as it does
+    copies = 2.0 * shape.body if compute == "bf16" and weights >= 4 * shape.parameters else 0.0
+    return max(4.0 * shape.parameters + weights, weights + copies + activations)
