@@ -32,7 +32,6 @@ STAGES = [{"share": 0.4, "strategy": "embeddings", "learning_rate_factor": 5.0},
 MODES: dict[str, dict[str, Any]] = {
     "wsd-branch-recompute": {"schedule": "wsd", "keep_branch": True, "gradient_checkpointing": "on"},
     "stages": {"stages": STAGES},
-    "lowbit": {"moments": "8bit", "weights": "bf16"},
     "ema-icl": {"ema": 0.7, "ema_every": 3, "icl_probe": True},
     "ema-live-lowbit": {"ema": 0.7, "ema_every": 3, "ema_mode": "live", "moments": "8bit", "weights": "bf16"},
 }
