@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import langadapt
 from langadapt.core import interrupt, verb
@@ -70,6 +71,8 @@ def case(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Case:
 
 
 def target(out: Path, config: Path, log: Path, extra: list[str]) -> None:
+    # as the reference was made: the server may have been started while a test had set another number
+    torch.set_num_threads(1)
     with log.open("w") as sys.stdout, log.with_suffix(".err").open("w") as sys.stderr:
         code = launch.main(["cpt", str(out), str(config), *extra])
     os._exit(code)
