@@ -49,8 +49,11 @@ def threads_set(threads: int | None) -> Iterator[None]:
     """Compute with `threads` CPU threads inside the block; None leaves the number as it is."""
     import torch
 
+    if threads is None:
+        yield
+        return
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

@@ -313,6 +313,8 @@ def test_going_on_with_other_threads_is_said(
     monkeypatch.setattr("langadapt.train.session.torch.get_num_threads", lambda: 2)
     run_here(tmp_path / "out", case, notes)
     assert any("began with threads 1 and goes on with 2" in note for note in notes)
+    monkeypatch.undo()
+    assert torch.get_num_threads() == 1, "a run without a number of its own leaves the number alone"
 
 
 def test_a_signal_while_the_result_is_written_costs_no_training(
