@@ -74,7 +74,7 @@ demo: assets
 	$(BIN)/langadapt run recipes/quickstart-hu.yaml --out $(RUN) $(SETTINGS) --table
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
