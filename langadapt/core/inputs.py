@@ -9,7 +9,7 @@ from typing import Any
 
 from langadapt.core.artifact import Artifact, is_artifact, open_artifact, partial_folder
 from langadapt.core.config import InputField, StepConfig, input_fields
-from langadapt.core.errors import DataError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.io import canonical_json, is_text, sha256_file, sha256_text
 
 
@@ -37,6 +37,26 @@ class Input:
 
 
 Inputs = Mapping[str, Input | tuple[Input, ...] | dict[str, Input] | None]
+
+
+def one(inputs: Inputs, name: str) -> Input:
+    """The only input of a field. ConfigError if it is missing."""
+    value = inputs[name]
+    if not isinstance(value, Input):
+        raise ConfigError(f"`{name}` is missing")
+    return value
+
+
+def maybe(inputs: Inputs, name: str) -> Input | None:
+    """The only input of a field that may be left out."""
+    value = inputs.get(name)
+    return value if isinstance(value, Input) else None
+
+
+def many(inputs: Inputs, name: str) -> tuple[Input, ...]:
+    """All inputs of a field that takes several."""
+    value = inputs[name]
+    return value if isinstance(value, tuple) else ()
 
 
 def resolve_input(given: str, field: InputField) -> Input:

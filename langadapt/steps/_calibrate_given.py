@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from langadapt.core.errors import ConfigError, DataError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.languages import normalise, primary
 from langadapt.steps._strategy import check_digest
-from langadapt.steps._vocabulary import lang_of, one
+from langadapt.steps._vocabulary import lang_of
 
 if TYPE_CHECKING:
     from pathlib import Path

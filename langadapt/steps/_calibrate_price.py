@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from langadapt.core.host import timed_rows
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes
-from langadapt.steps._vocabulary import one, size_of
+from langadapt.steps._vocabulary import size_of
 
 if TYPE_CHECKING:
     from langadapt.steps.calibrate import Config

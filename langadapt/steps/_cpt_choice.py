@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from langadapt.core.artifact import Artifact, Identity, Output, open_artifact, writing
 from langadapt.core.errors import ConfigError, DataError, LangadaptError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, maybe, one
 from langadapt.core.types import Movable, Slice
 from langadapt.steps._cpt_measure import Rules, Wanted, measured, wanted
 from langadapt.steps._strategy import check_digest, look_at, looks_at_text, named, select_with, statistics_of
@@ -110,18 +110,15 @@ class Chooser:
 
     def __init__(self, wishes: Wishes, out: Output) -> None:
         self._wishes, self._out = wishes, out
-        self._model, self._data = _one(out.inputs, "model"), _one(out.inputs, "data")
+        self._model, self._data = one(out.inputs, "model"), one(out.inputs, "data")
         self._languages = Languages(wishes, self._data)
         self.selection: Selection | None = None
         self._shapes: Mapping[str, tuple[int, ...]] = {}
         self._calibrated: dict[str, int] = {}
-        given, statistics = out.inputs.get("selection"), out.inputs.get("statistics")
-        self._given = given if isinstance(given, Input) else None
+        self._given = maybe(out.inputs, "selection")
         if self._given is not None:
             check_digest(self._given, self._model, "selection", "langadapt select")
-        self._measured: Callable[[], Statistics] | None = statistics_of(
-            statistics if isinstance(statistics, Input) else None, self._model
-        )
+        self._measured: Callable[[], Statistics] | None = statistics_of(maybe(out.inputs, "statistics"), self._model)
 
     def prepare(self, run_tokens: int) -> None:
         """Measure what the strategy looks at, where it was not given: before the model that is trained is loaded.
@@ -251,10 +248,3 @@ class Chooser:
 
 # What the facts of a model repeat of what its strategy found.
 _TOLD = ("stability", "counts", "calibrated")
-
-
-def _one(inputs: Inputs, name: str) -> Input:
-    value = inputs[name]
-    if not isinstance(value, Input):
-        raise ConfigError(f"a strategy needs `{name}`")
-    return value

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, Inputs, maybe, one
 from langadapt.core.types import Estimate, Portion
 from langadapt.steps._cpt_choice import Languages, Wishes, wanted_of
 from langadapt.steps._cpt_measure import price as measuring
@@ -13,10 +13,10 @@ from langadapt.steps._strategy import check_digest, looks_at_text, named
 
 def given_portion(inputs: Inputs) -> Portion | None:
     """How much a given selection lets move; None without one. DataError if it is of another model."""
-    given, model = inputs.get("selection"), inputs.get("model")
-    if not isinstance(given, Input) or not isinstance(model, Input):
+    given = maybe(inputs, "selection")
+    if given is None:
         return None
-    check_digest(given, model, "selection", "langadapt select")
+    check_digest(given, one(inputs, "model"), "selection", "langadapt select")
     facts = given.facts
     if "body_share" not in facts:  # it is not made yet
         return Portion(1.0, 1.0)
@@ -29,11 +29,9 @@ def with_choice(
     """The price of a run with that of choosing what moves. ConfigError: a language that has to be known is not."""
     from langadapt.train.price import model_shape
 
-    given, data, statistics = inputs["model"], inputs["data"], inputs.get("statistics")
-    if not isinstance(given, Input) or not isinstance(data, Input):
-        return estimate
-    if isinstance(statistics, Input):
-        check_digest(statistics, given, "statistics", "langadapt calibrate")
+    data, statistics = one(inputs, "data"), maybe(inputs, "statistics")
+    if statistics is not None:
+        check_digest(statistics, one(inputs, "model"), "statistics", "langadapt calibrate")
     rows, seconds = _moves(wishes, inputs, data, portion), 0.0
     todo = wanted_of(wishes, data, run_tokens)
     if todo is not None:
@@ -44,8 +42,8 @@ def with_choice(
 
 def _moves(wishes: Wishes, inputs: Inputs, data: Input, portion: Portion) -> tuple[tuple[str, str], ...]:
     """One line on what moves; none where everything does, or stages say it."""
-    selection = inputs.get("selection")
-    if isinstance(selection, Input):
+    selection = maybe(inputs, "selection")
+    if selection is not None:
         facts = selection.facts
         known = f"{facts['moving']:,} of {facts['parameters']:,} numbers" if "moving" in facts else "is not made yet"
         return (("moves", f"selection `{selection.given}`: {known}"),)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, Inputs, many, one
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes
 from langadapt.steps._extend_modes import most
-from langadapt.steps._vocabulary import lang_of, langs_of, many, one, size_of, table_rows, texts
+from langadapt.steps._vocabulary import lang_of, langs_of, size_of, table_rows, texts
 
 if TYPE_CHECKING:
     from langadapt.steps.extend_vocab import Config

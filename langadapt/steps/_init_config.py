@@ -54,14 +54,6 @@ class InitConfig(StepConfig):
     """Tokens of a replaced tokenizer that keep their rows: of the same bytes, of the same string, or special ones."""
 
 
-def one(inputs: Mapping[str, Any], name: str) -> Input:
-    """An input that is one thing; ConfigError if it is missing."""
-    value = inputs[name]
-    if not isinstance(value, Input):
-        raise ConfigError(f"`{name}` is missing")
-    return value
-
-
 def helper_is_learned(given: Mapping[str, Any]) -> bool:
     """Was `--helper train` asked for? ConfigError if it was, without text to learn from."""
     helper = given.get("helper")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from langadapt.core.artifact import Output
 from langadapt.core.errors import ConfigError, DataError
-from langadapt.steps._init_config import InitConfig, one
+from langadapt.core.inputs import one
+from langadapt.steps._init_config import InitConfig
 
 if TYPE_CHECKING:
     from langadapt.core.progress import Progress

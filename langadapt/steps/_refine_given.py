@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from langadapt.core.errors import DataError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.progress import Progress
-from langadapt.steps._vocabulary import one, read
+from langadapt.steps._vocabulary import read
 
 if TYPE_CHECKING:
     import torch

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 
 from langadapt.core.errors import DataError
 from langadapt.core.host import timed_rows
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes, show_seconds
 from langadapt.steps._refine_scores import sets_of
-from langadapt.steps._vocabulary import one
 
 if TYPE_CHECKING:
     import torch

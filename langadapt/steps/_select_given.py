@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from langadapt.core.errors import ConfigError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, Inputs, many, maybe, one
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Portion
 from langadapt.core.units import show_bytes, show_seconds
@@ -46,7 +45,7 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selecti
     from langadapt.model.empty import empty_model
     from langadapt.select import selection as sets
 
-    model, statistics = _model(inputs), inputs["statistics"]
+    model = one(inputs, "model")
     look = look_at(
         empty_model(model.path),
         model.path,
@@ -54,10 +53,10 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selecti
         old_rows=model.facts.get("old_rows"),
         source=wishes.source,
         targets=frozenset({wishes.lang} if wishes.lang else ()),
-        statistics=statistics_of(statistics if isinstance(statistics, Input) else None, model),
+        statistics=statistics_of(maybe(inputs, "statistics"), model),
         progress=progress,
     )
-    others = {name: [_opened(item, model, look.parameters) for item in _given(inputs, name)]
+    others = {name: [_opened(item, model, look.parameters) for item in many(inputs, name)]
               for name in ("union", "intersection", "minus")}  # fmt: skip
     found = sets.nothing(look.parameters)
     if wishes.method is not None:
@@ -74,14 +73,13 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
     """Time from what the method reads and computes; the memory of one tensor, widened, beside the program's."""
     from langadapt.train.combine import facts_of
 
-    model = _model(inputs)
+    model = one(inputs, "model")
     for name in ("union", "intersection", "minus"):
-        for item in _given(inputs, name):
+        for item in many(inputs, name):
             check_digest(item, model, "selection", "langadapt select")
     method = None if wishes.method is None else named(wishes.method, wishes.method_options)[0]
     needs = () if method is None else method.facts.needs
-    statistics = inputs["statistics"]
-    given = statistics if isinstance(statistics, Input) else None
+    given = maybe(inputs, "statistics")
     statistics_of(given, model)
     if method is not None and looks_at_text(method) and given is None:
         raise without_statistics(f"`{wishes.method}`")
@@ -122,15 +120,3 @@ def _opened(given: Input, model: Input, shapes: Mapping[str, tuple[int, ...]]) -
     found = read_selection(given.path)
     check_model(found, shapes, given.given)
     return found
-
-
-def _given(inputs: Inputs, name: str) -> tuple[Input, ...]:
-    value = inputs[name]
-    return value if isinstance(value, tuple) else ()
-
-
-def _model(inputs: Inputs) -> Input:
-    model = inputs["model"]
-    if not isinstance(model, Input):
-        raise ConfigError("`model` is missing")
-    return model

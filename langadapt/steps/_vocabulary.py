@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from langadapt.core.artifact import Output
-from langadapt.core.errors import DataError, LangadaptError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.errors import DataError
+from langadapt.core.inputs import Input
 from langadapt.core.io import read_json_object
 
 if TYPE_CHECKING:
@@ -16,20 +16,6 @@ if TYPE_CHECKING:
 MEASURED_BYTES = 4_000_000
 # Texts of the target that are also encoded through transformers, one by one: seconds for thousands.
 LOADED_TEXTS = 200
-
-
-def one(inputs: Inputs, name: str) -> Input:
-    """The only input of a field."""
-    value = inputs[name]
-    if not isinstance(value, Input):
-        raise LangadaptError(f"internal: `{name}` is not one input")
-    return value
-
-
-def many(inputs: Inputs, name: str) -> tuple[Input, ...]:
-    """All inputs of a field that takes several."""
-    value = inputs[name]
-    return value if isinstance(value, tuple) else ()
 
 
 def lang_of(corpus: Input) -> str | None:

@@ -12,13 +12,12 @@ from langadapt.core import interrupt
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import CorpusInput, Flag, ModelInput, Reads, Runtime, StepConfig
 from langadapt.core.errors import DataError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.io import sha256_file
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Count, show_bytes
 from langadapt.steps._calibrate_given import added_to, check_names, corpora_of, cut_of, encoder_of
 from langadapt.steps._calibrate_price import expected_tokens, price
-from langadapt.steps._vocabulary import one
 
 if TYPE_CHECKING:
     from langadapt.select.measure import Meter

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.errors import ConfigError, DataError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.errors import DataError
+from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.types import Estimate, Table
 from langadapt.steps._cpt_choice import Chooser, check_wishes
@@ -59,7 +59,7 @@ def _run(config: Config, out: Output) -> Artifact:
     from langadapt.train.branch import make_places
     from langadapt.train.combine import check_fit, check_options
 
-    given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
+    given, data = one(out.inputs, "model"), one(out.inputs, "data")
     base = {**given.facts, **model_facts(given.path)}
     check_fit(given, data, base)
     check_options(config)
@@ -107,7 +107,7 @@ def _try_rates(
     from langadapt.train.probe import langs_of
     from langadapt.train.rates import choose_rate
 
-    given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
+    given, data = one(out.inputs, "model"), one(out.inputs, "data")
     langs, targets = langs_of(data.path / "probes.jsonl"), _target_langs(config, data.facts)
 
     def attempt(short: "Plan", folder: Path) -> dict[str, dict[str, float]]:
@@ -137,7 +137,7 @@ def _branch(config: Config, inputs: Inputs) -> "Branch | None":
         return None
     from langadapt.train.branch import open_branch
 
-    return open_branch(_one(inputs, "branch_from"), _one(inputs, "model"), _one(inputs, "data"))
+    return open_branch(one(inputs, "branch_from"), one(inputs, "model"), one(inputs, "data"))
 
 
 def _train(
@@ -155,7 +155,7 @@ def _train(
     from langadapt.train.branch import FOLDER, origin_of, words
     from langadapt.train.checkpoint import Checkpoints
 
-    given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
+    given, data = one(out.inputs, "model"), one(out.inputs, "data")
     means = means_of(config, plan)
     checkpoints = Checkpoints(
         out.partial / "checkpoints",
@@ -211,7 +211,7 @@ def _surroundings(
 ) -> "tuple[Surroundings, Probe]":
     from langadapt.train.around import surround
 
-    given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
+    given, data = one(out.inputs, "model"), one(out.inputs, "data")
     return surround(
         subject.model,
         given.path,
@@ -246,7 +246,7 @@ def _fit(
     from langadapt.train.ema import averaging_of
     from langadapt.train.session import fit
 
-    given, data = _one(out.inputs, "model"), _one(out.inputs, "data")
+    given, data = one(out.inputs, "model"), one(out.inputs, "data")
     size = sum(file.stat().st_size for file in given.path.iterdir() if file.is_file())
     old, new = given.facts.get("old_rows"), new_rows_of(given.path)
 
@@ -301,7 +301,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     from langadapt.train.combine import facts_of
     from langadapt.train.price import can_be_priced, price
 
-    model, data = facts_of(_one(inputs, "model")), _one(inputs, "data").facts
+    model, data = facts_of(one(inputs, "model")), one(inputs, "data").facts
     branch = inputs.get("branch_from")
     if not can_be_priced(model, data) or (isinstance(branch, Input) and not branch.exists):
         return Estimate(rows=(("cpt", "cannot be priced before model and data are known"),))
@@ -340,13 +340,6 @@ def table(artifact: Artifact) -> list[Table]:
 
         found.insert(0, table_of(facts["lr_probe"]))
     return found
-
-
-def _one(inputs: Inputs, name: str) -> Input:
-    value = inputs[name]
-    if not isinstance(value, Input):
-        raise ConfigError(f"`{name}` is missing")
-    return value
 
 
 def _target_langs(config: Config, data: Mapping[str, Any]) -> set[str]:

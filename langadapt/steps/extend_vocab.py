@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import CorpusInput, Flag, ModelInput, StepConfig
 from langadapt.core.errors import DataError
-from langadapt.core.inputs import Input
+from langadapt.core.inputs import Input, many, one
 from langadapt.core.io import pretty_json, read_json_object, write_durably, write_json_lines
 from langadapt.core.languages import Lang
 from langadapt.core.types import Table
@@ -18,7 +18,7 @@ from langadapt.steps._extend_guard import guarded
 from langadapt.steps._extend_modes import by_language, in_range, most, scripts_of, slots_of, stopped, target_of
 from langadapt.steps._extend_price import estimate
 from langadapt.steps._sentencepiece import companion_of, sample_of
-from langadapt.steps._vocabulary import LOADED_TEXTS, lang_of, langs_of, many, one, table_rows, texts
+from langadapt.steps._vocabulary import LOADED_TEXTS, lang_of, langs_of, table_rows, texts
 
 __all__ = ["KIND", "SCHEMA", "Config", "estimate", "run", "table"]
 

@@ -9,12 +9,12 @@ from pydantic import Field
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import Flag, OptionsOf, input_fields, validate
 from langadapt.core.errors import ConfigError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes
 from langadapt.steps._init_auto import AUTO, auto_candidates, compare_all, with_auto
-from langadapt.steps._init_config import InitConfig, helper_is_learned, helper_needs_text, one
+from langadapt.steps._init_config import InitConfig, helper_is_learned, helper_needs_text
 
 KIND = "model"
 SCHEMA = 1

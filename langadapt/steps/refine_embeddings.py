@@ -10,11 +10,10 @@ from pydantic import Field
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import CorpusInput, Flag, ModelInput, Reads, Runtime, StepConfig
 from langadapt.core.errors import ConfigError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Bytes, Count
-from langadapt.steps._vocabulary import one
 
 if TYPE_CHECKING:
     from langadapt.embed.snippets import Snippets

@@ -10,7 +10,7 @@ from pydantic import Field
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import Flag, ModelInput, Reads, StepConfig
 from langadapt.core.errors import ConfigError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Inputs, maybe, one
 from langadapt.core.io import read_json_object
 from langadapt.core.languages import Lang
 from langadapt.core.types import Estimate, Portion, Table
@@ -71,18 +71,18 @@ def run(config: Config, out: Output) -> Artifact:
 
 
 def _facts(config: Config, selection: "Selection", portion: Portion, inputs: Inputs) -> dict[str, Any]:
-    statistics, model = inputs["statistics"], inputs["model"]
+    statistics = maybe(inputs, "statistics")
     return {
         "method": config.method,
         "options": dict(selection.options),
-        "model_digest": model.digest if isinstance(model, Input) else None,
+        "model_digest": one(inputs, "model").digest,
         "moving": selection.total,
         "parameters": selection.parameters,
         "body_share": round(portion.body, 6),
         "tables_share": round(portion.tables, 6),
         "whole": portion.whole,
         "languages": {"lang": config.lang, "source": config.source},
-        "statistics": statistics.digest if isinstance(statistics, Input) else None,
+        "statistics": None if statistics is None else statistics.digest,
         "stability": selection.found.get("stability"),
     }
 

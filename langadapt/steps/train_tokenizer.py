@@ -9,12 +9,12 @@ from pydantic import Field
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import CorpusInput, Flag, ModelInput, StepConfig
 from langadapt.core.errors import ConfigError, DataError
-from langadapt.core.inputs import Inputs
+from langadapt.core.inputs import Inputs, many, one
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
 from langadapt.core.languages import Lang
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Bytes, Count, show_bytes
-from langadapt.steps._vocabulary import LOADED_TEXTS, count, lang_of, langs_of, many, one, size_of, table_rows, texts
+from langadapt.steps._vocabulary import LOADED_TEXTS, count, lang_of, langs_of, size_of, table_rows, texts
 
 if TYPE_CHECKING:
     from langadapt.vocab.checks import Outcome

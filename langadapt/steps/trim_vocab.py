@@ -9,12 +9,12 @@ from pydantic import Field
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import CorpusInput, Flag, ModelInput, StepConfig
 from langadapt.core.errors import DataError
-from langadapt.core.inputs import Input, Inputs
+from langadapt.core.inputs import Input, Inputs, many, one
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Bytes, Count, show_bytes
 from langadapt.steps._sentencepiece import companion_of, sample_of
-from langadapt.steps._vocabulary import LOADED_TEXTS, count, langs_of, many, one, size_of, table_rows, texts
+from langadapt.steps._vocabulary import LOADED_TEXTS, count, langs_of, size_of, table_rows, texts
 
 if TYPE_CHECKING:
     from langadapt.vocab.tokenizer_file import TokenizerFile
