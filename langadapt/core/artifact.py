@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from langadapt.core.difference import named_differences
-from langadapt.core.errors import DataError, OutputError, ResourceError
+from langadapt.core.errors import DataError, LangadaptError, OutputError, ResourceError
 from langadapt.core.host import environment, peak_memory_bytes
 from langadapt.core.io import (
     append_json_line,
@@ -327,6 +327,17 @@ def writing(
             shutil.rmtree(folder, ignore_errors=True)
             if not _kept(partial_folder(place)):
                 _sweep_partial(place)
+
+
+@contextmanager
+def keeping(place: Path, identity: Identity, *, progress: Progress) -> Iterator[Output]:
+    """Write what an unfinished run keeps. The caller holds the run's lock: what is in `place` was passed over by it."""
+    if place.exists():
+        shutil.rmtree(place)
+    with writing(place, identity, inputs={}, progress=progress) as (_, target):
+        if isinstance(target, Artifact):
+            raise LangadaptError(f"internal: `{place}` appeared while it was being written")
+        yield target
 
 
 def _disk_error(error: OSError, place: Path) -> Exception:

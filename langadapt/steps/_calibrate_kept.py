@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langadapt.core.artifact import Artifact, Identity, open_artifact, writing
-from langadapt.core.errors import DataError, LangadaptError
+from langadapt.core.artifact import Artifact, Identity, keeping, open_artifact
+from langadapt.core.errors import DataError
 from langadapt.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -28,12 +28,9 @@ class Kept:
         from langadapt.select.statistics import write_language
 
         place = self.folder / found.lang / (_DONE if done else f"{windows:08d}")
-        if place.exists():  # it was passed over as damaged, and the run has come to this place again
-            shutil.rmtree(place)
         identity = Identity("statistics", "calibrate", 1, {"lang": found.lang, "windows": windows}, {"run": self.run})
-        with writing(place, identity, inputs={}, progress=self.progress) as (_, target):
-            if isinstance(target, Artifact):
-                raise LangadaptError(f"internal: `{place}` appeared while it was being written")
+        # what is there was passed over as damaged, and the run has come to this place again
+        with keeping(place, identity, progress=self.progress) as target:
             write_language(target.folder, found)
             target.commit({**facts, "windows": windows})
         for old in place.parent.iterdir():

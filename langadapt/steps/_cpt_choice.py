@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from langadapt.core.artifact import Artifact, Identity, Output, open_artifact, writing
-from langadapt.core.errors import ConfigError, DataError, LangadaptError
+from langadapt.core.artifact import Identity, Output, keeping, open_artifact
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, maybe, one
 from langadapt.core.types import Movable, Slice
 from langadapt.steps._cpt_measure import Rules, Wanted, measured, wanted
@@ -209,10 +209,7 @@ class Chooser:
     def _keep(self, selection: "Selection", movable: Movable) -> None:
         from langadapt.select.selection import write_selection
 
-        place = self._out.partial / _KEPT
-        with writing(place, self._identity, inputs={}, progress=self._out.progress) as (_, target):
-            if isinstance(target, Artifact):
-                raise LangadaptError(f"internal: `{place}` appeared while it was being written")
+        with keeping(self._out.partial / _KEPT, self._identity, progress=self._out.progress) as target:
             write_selection(target.folder, selection)
             target.commit(
                 {

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from langadapt.core.artifact import Artifact, Identity, Output, open_artifact, writing
+from langadapt.core.artifact import Artifact, Identity, Output, keeping, open_artifact
 from langadapt.core.deadline import reserve
-from langadapt.core.errors import DataError, LangadaptError, ResourceError
+from langadapt.core.errors import DataError, ResourceError
 from langadapt.core.io import canonical_json, free_disk_bytes, pretty_json, read_json_object, write_durably
 from langadapt.core.manifest import MANIFEST
 from langadapt.core.progress import Progress
@@ -79,11 +79,8 @@ class Checkpoints:
         """Write a checkpoint, then remove the oldest beyond `keep`. ResourceError when the disk is full."""
         began, place = time.monotonic(), self._place(step)
         identity = Identity("checkpoint", "cpt", 1, {"step": step}, {"run": self.run})
-        if place.exists():  # it was skipped as damaged, and the run has come to this step again
-            shutil.rmtree(place)
-        with writing(place, identity, inputs={}, progress=self.progress) as (_, target):
-            if isinstance(target, Artifact):
-                raise LangadaptError(f"internal: `{place}` appeared while it was being written")
+        # what is there was skipped as damaged, and the run has come to this step again
+        with keeping(place, identity, progress=self.progress) as target:
             files = _write_tensors(target, optimiser)
             write_durably(target.folder / "metrics.jsonl", journal.content())
             state = {
