@@ -41,6 +41,13 @@ class Kept:
         """The statistics of a language that is finished."""
         return self._intact(self.folder / lang / _DONE)
 
+    def finished(self, lang: str) -> Artifact:
+        """The same, of one that was finished just now."""
+        found = self.done(lang)
+        if found is None:
+            raise DataError(f"what was measured of `{lang}` cannot be read back", hint="run the same command again")
+        return found
+
     def newest(self, lang: str) -> Artifact | None:
         """The newest state of a language that is not finished; damaged ones are named and passed over."""
         folder = self.folder / lang

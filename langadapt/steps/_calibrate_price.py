@@ -1,13 +1,14 @@
 """The price of calibrate: tokens of the texts from a sample, one layer timed on this machine."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from langadapt.core.host import timed_rows
 from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes
-from langadapt.steps._vocabulary import size_of
+from langadapt.steps._measuring import token_seconds, work_of
+from langadapt.steps._vocabulary import first_texts, size_of
 
 if TYPE_CHECKING:
     from langadapt.steps.calibrate import Config
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
 _START_SECONDS, _SECONDS_A_GIGABYTE = 8.0, 4.0
 # Python, torch, transformers and a tokenizer.
 _PROGRAM_BYTES = 450_000_000
-# Adding up what hooks see, as a share of the layer's own time.
-_WATCHING = {"fp32": 0.06, "bf16": 0.15}
-# A backward pass through frozen matrices is one product more; with its own hooks and without inference mode.
-_BACKWARD = 1.3
 _BYTES_A_SUM = 8
 
 
@@ -29,9 +26,7 @@ def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input]) -> Est
     from langadapt.model.compute import resolve_compute, threads_set
     from langadapt.model.facts import model_facts
     from langadapt.model.weights import BYTES_PER_VALUE
-    from langadapt.select.measure import BATCH_TOKENS
-    from langadapt.train.cost import forward_seconds
-    from langadapt.train.footprint import Work, shape_of
+    from langadapt.train.footprint import shape_of
     from langadapt.train.machine import busy_with, choose_device
 
     model = one(inputs, "model")
@@ -49,14 +44,10 @@ def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input]) -> Est
         layers=int(facts["layers"]), tied=bool(facts["tied"]), moves="none",
     )  # fmt: skip
     device, compute = choose_device(config.device), resolve_compute(config.compute)
-    together = max(1, BATCH_TOKENS[device.type] // config.window_tokens)
-    work = Work(config.window_tokens, together, together, compute)
+    work = work_of(config.window_tokens, compute, device)
     with threads_set(config.threads):
-        layer = forward_seconds(shape, work, device=device)
+        a_token, head = token_seconds(shape, work, device, taylor=config.taylor)
     tokens = {lang: expected_tokens(config, corpus, model) for lang, corpus in corpora.items()}
-    body = layer * shape.layers * (1 + _WATCHING[compute])
-    head = layer * shape.rows / shape.layer_width
-    a_token = (body + head) * (1 + _BACKWARD) if config.taylor else body
     weights = shape.parameters * (2 if compute == "bf16" else 4)
     stored = shape.parameters * BYTES_PER_VALUE.get(str(facts.get("dtype")), 4)
     seconds = _START_SECONDS + _SECONDS_A_GIGABYTE * weights / 1e9 + sum(tokens.values()) * a_token
@@ -96,18 +87,6 @@ def expected_tokens(config: "Config", corpus: Input, model: Input) -> int:
     """Tokens that will be read of a corpus, from its size and a sample of its beginning."""
     from langadapt.mixture.price import density
 
-    texts = list(_first_texts(corpus)) if corpus.exists and model.exists else []
+    texts = list(first_texts(corpus)) if corpus.exists and model.exists else []
     size = size_of(corpus)
     return min(config.tokens, round(size / density(model.path, texts)[0])) if size else config.tokens
-
-
-def _first_texts(corpus: Input) -> Iterator[str]:
-    from langadapt.corpus.store import documents
-    from langadapt.mixture.price import SAMPLE_BYTES
-
-    size = 0
-    for document in documents(corpus.path, "train"):
-        yield document.text
-        size += len(document.text.encode())
-        if size >= SAMPLE_BYTES:
-            return

@@ -4,20 +4,18 @@ Blocks are read from the beginning of each source, whose documents lie in random
 beside the checkpoints, language by language and every half minute, so that a run that goes on measures nothing twice.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from langadapt.core import interrupt
 from langadapt.core.artifact import Output
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.host import timed_rows
 from langadapt.core.inputs import Input
 from langadapt.core.units import show_seconds
+from langadapt.steps._measuring import go_on, load_meter, reading, token_seconds, work_of
 
 if TYPE_CHECKING:
     from langadapt.select.measure import Meter, Window
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 FOLDER = "statistics"
 # About what neurons want to be told apart; columns are known sooner (docs/calibrate.md).
 _MOST, _FEWEST = 1_000_000, 100_000
-_KEEP_SECONDS = 30.0
 # Loading the model for this alone.
 _START_SECONDS = 5.0
 
@@ -89,53 +86,26 @@ def measured(rules: Rules, wishes: Wanted, model: Input, data: Input, out: Outpu
     for lang in wishes.by_lang:
         done = kept.done(lang)
         if done is None:
-            meter = meter or _meter(rules, model, wishes)
+            # for this alone: what is trained later is loaded when this one is gone
+            meter = meter or load_meter(model.path, rules.compute, rules.device, taylor=wishes.taylor)
             _measure(meter, kept, lang, wishes, model, data, out)
-            done = kept.done(lang)
-        if done is None:
-            raise DataError(f"what was measured of `{lang}` cannot be read back", hint="run the same command again")
+            done = kept.finished(lang)
         found[lang] = read_language(done.path, lang)
     return Statistics(found, model.digest)
 
 
-def _meter(rules: Rules, model: Input, wishes: Wanted) -> "Meter":
-    """The model, loaded for this alone: what is trained later is loaded when this one is gone."""
-    import torch
-
-    from langadapt.model.anatomy import anatomy
-    from langadapt.model.compute import resolve_compute
-    from langadapt.model.load import load_model
-    from langadapt.select.measure import Meter
-    from langadapt.train.machine import choose_device
-
-    dtype = torch.bfloat16 if resolve_compute(rules.compute) == "bf16" else torch.float32
-    loaded = load_model(model.path, dtype=dtype).to(choose_device(rules.device))
-    return Meter(loaded, anatomy(loaded), taylor=wishes.taylor)
-
-
 def _measure(meter: "Meter", kept: Any, lang: str, wishes: Wanted, model: Input, data: Input, out: Output) -> None:
     from langadapt.model.token_table import TokenTable
-    from langadapt.select.measure import BATCH_TOKENS, batches
-    from langadapt.select.statistics import read_language
 
-    parts, state = wishes.by_lang[lang], kept.newest(lang)
-    meter.start()
-    if state is not None:
-        meter.start(read_language(state.path, lang), int(state.facts["windows"]))
+    parts = wishes.by_lang[lang]
+    go_on(meter, kept, lang)
     specials = np.array(sorted(TokenTable.from_folder(model.path).special_ids), dtype=np.int64)
-    source = islice(_windows(data, parts, specials), meter.windows, None)
     length = int(data.facts["block_tokens"])
     bar = out.progress.start(
         f"measure {lang}", total=sum(parts.values()), unit="tokens", done=meter.windows * length
     )  # fmt: skip
-    saved = time.monotonic()
-    for batch in batches(source, BATCH_TOKENS[meter.device.type]):
-        meter.add(batch)
+    for batch, _ in reading(meter, kept, lang, _windows(data, parts, specials), {}):
         bar.advance(sum(len(window.ids) for window in batch), poll=False)
-        if interrupt.requested() or time.monotonic() - saved >= _KEEP_SECONDS:
-            kept.save(meter.found(lang), meter.windows, {})
-            saved = time.monotonic()
-        interrupt.poll()
     bar.finish()
     found = meter.found(lang)
     if not found.tokens.all():
@@ -164,17 +134,11 @@ def _windows(data: Input, parts: Mapping[str, int], specials: Any) -> "Iterator[
 def price(rules: Rules, wishes: Wanted, shape: "Shape", block_tokens: int) -> tuple[float, tuple[tuple[str, str], ...]]:
     """Seconds that measuring takes, from one layer timed on this machine; and what is said of it."""
     from langadapt.model.compute import resolve_compute
-    from langadapt.select.measure import BATCH_TOKENS
-    from langadapt.train.cost import forward_seconds
-    from langadapt.train.footprint import Work
     from langadapt.train.machine import busy_with, choose_device
 
-    device, compute = choose_device(rules.device), resolve_compute(rules.compute)
-    together = max(1, BATCH_TOKENS[device.type] // block_tokens)
-    layer = forward_seconds(shape, Work(block_tokens, together, together, compute), device=device)
-    a_token = layer * shape.layers * (1.15 if compute == "bf16" else 1.06)
-    if wishes.taylor:
-        a_token = 2.3 * (a_token + layer * shape.rows / shape.layer_width)
+    device = choose_device(rules.device)
+    work = work_of(block_tokens, resolve_compute(rules.compute), device)
+    a_token, _ = token_seconds(shape, work, device, taylor=wishes.taylor)
     seconds = _START_SECONDS + wishes.tokens * a_token
     words = ", ".join(f"{sum(parts.values()):,} tokens of {lang}" for lang, parts in wishes.by_lang.items())
     return seconds, (("measured first", f"{words}: {show_seconds(seconds)}"), *timed_rows(busy_with(device)))

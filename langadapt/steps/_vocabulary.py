@@ -41,6 +41,19 @@ def read(corpus: Input, split: Literal["train", "held-out"], cap: int) -> Iterat
         yield document.text
 
 
+def first_texts(corpus: Input) -> Iterator[str]:
+    """The beginning of a corpus, enough to tell how many bytes a token has."""
+    from langadapt.corpus.store import documents
+    from langadapt.mixture.price import SAMPLE_BYTES
+
+    size = 0
+    for document in documents(corpus.path, "train"):
+        yield document.text
+        size += len(document.text.encode())
+        if size >= SAMPLE_BYTES:
+            return
+
+
 def texts(corpus: Input, split: Literal["train", "held-out"], cap: int = MEASURED_BYTES) -> list[str]:
     """What `read` gives, as a list."""
     return list(read(corpus, split, cap))

@@ -2,13 +2,12 @@
 
 import shutil
 import time
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from langadapt.core import interrupt
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.config import CorpusInput, Flag, ModelInput, Reads, Runtime, StepConfig
 from langadapt.core.errors import DataError
@@ -18,6 +17,7 @@ from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Count, show_bytes
 from langadapt.steps._calibrate_given import added_to, check_names, corpora_of, cut_of, encoder_of
 from langadapt.steps._calibrate_price import expected_tokens, price
+from langadapt.steps._measuring import go_on, load_meter, reading
 
 if TYPE_CHECKING:
     from langadapt.select.measure import Meter
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 KIND = "statistics"
 SCHEMA = 1
 HEAVY = True
-# A kill loses at most this much work; what is kept is a few MB for a small model and 50 MB for one of 7B.
-KEEP_SECONDS = 30.0
 
 
 class Config(StepConfig):
@@ -90,7 +88,8 @@ def _run(config: Config, out: Output) -> Artifact:
     settings = settings_of(config, cut.opener)
     before = added_to(out.inputs, corpora, settings)
     kept = Kept(out.partial, out.identity.fingerprint, out.progress)
-    meter = _Lazy(config, model)
+    # loaded when the first language needs it: a run that goes on may need no model
+    meter = cache(partial(load_meter, model.path, config.compute, config.device, taylor=config.taylor))
     languages: dict[str, Any] = {}
     for lang, corpus in corpora.items():
         finished = kept.done(lang) or _measure(config, out, meter, kept, lang, corpus, cut, encode)
@@ -137,47 +136,26 @@ def _check_model(config: Config, model: Input) -> None:
     check_positions(model.path, config.window_tokens, "a window has", "give shorter windows: --window-tokens {}")
 
 
-class _Lazy:
-    """The meter, with the model loaded when the first language needs it: a run that goes on may need none."""
-
-    def __init__(self, config: Config, model: Input) -> None:
-        self._config, self._model = config, model
-        self._meter: Meter | None = None
-
-    def __call__(self) -> "Meter":
-        import torch
-
-        from langadapt.model.anatomy import anatomy
-        from langadapt.model.compute import resolve_compute
-        from langadapt.model.load import load_model
-        from langadapt.select.measure import Meter
-        from langadapt.train.machine import choose_device
-
-        if self._meter is None:
-            dtype = torch.bfloat16 if resolve_compute(self._config.compute) == "bf16" else torch.float32
-            device = choose_device(self._config.device)
-            loaded = load_model(self._model.path, dtype=dtype).to(device)
-            self._meter = Meter(loaded, anatomy(loaded), taylor=self._config.taylor)
-        return self._meter
-
-
 def _measure(
-    config: Config, out: Output, lazy: _Lazy, kept: "Kept", lang: str, corpus: Input, cut: "Cut", encode: "Encode"
+    config: Config,
+    out: Output,
+    loaded: "Callable[[], Meter]",
+    kept: "Kept",
+    lang: str,
+    corpus: Input,
+    cut: "Cut",
+    encode: "Encode",
 ) -> Artifact:
     """Read the text of a language from where an earlier run stopped. DataError: there is none."""
     import torch
 
-    from langadapt.select.measure import BATCH_TOKENS, batches
     from langadapt.select.stability import stability
-    from langadapt.select.statistics import read_language
     from langadapt.select.windows import Read, windows
 
-    state, meter, read = kept.newest(lang), lazy(), Read()
-    device = meter.device.type
-    computed_with = {"device": device, "threads": torch.get_num_threads()}
-    meter.start()
+    meter, read = loaded(), Read()
+    computed_with = {"device": meter.device.type, "threads": torch.get_num_threads()}
+    state = go_on(meter, kept, lang)
     if state is not None:
-        meter.start(read_language(state.path, lang), int(state.facts["windows"]))
         out.progress.note(f"{lang}: going on after {meter.windows:,} windows")
         if state.facts["computed_with"] != computed_with:
             out.progress.warn(f"this run goes on with {computed_with}: its last bits will not be those of one run")
@@ -188,13 +166,9 @@ def _measure(
         unit="tokens",
         done=meter.tokens,
     )
-    began, saved = time.monotonic(), time.monotonic()
-    for batch in batches(islice(source, meter.windows, None), BATCH_TOKENS[device]):
-        bar.advance(meter.add(batch), poll=False)
-        if interrupt.requested() or time.monotonic() - saved >= KEEP_SECONDS:
-            kept.save(meter.found(lang), meter.windows, {"computed_with": computed_with})
-            saved = time.monotonic()
-        interrupt.poll()
+    began = time.monotonic()
+    for _, counted in reading(meter, kept, lang, source, {"computed_with": computed_with}):
+        bar.advance(counted, poll=False)
     bar.finish()
     found = meter.found(lang)
     if not found.tokens.sum():
@@ -203,14 +177,7 @@ def _measure(
     _tell(out, meter, lang, read.tokens, config.tokens)
     facts = {"tokens": int(found.tokens.sum()), "bytes": read.bytes, "documents": read.documents}
     kept.save(found, meter.windows, {**facts, "stability": stability(found)}, done=True)
-    return _done(kept, lang)
-
-
-def _done(kept: "Kept", lang: str) -> Artifact:
-    finished = kept.done(lang)
-    if finished is None:
-        raise DataError(f"what was measured of `{lang}` cannot be read back", hint="run the same command again")
-    return finished
+    return kept.finished(lang)
 
 
 def _tell(out: Output, meter: "Meter", lang: str, read: int, most: int) -> None:

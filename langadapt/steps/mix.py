@@ -22,6 +22,7 @@ from langadapt.mixture.separator import PASSAGE_BYTES, TOTAL_BYTES, given_separa
 from langadapt.mixture.shards import Selection, pack, select_documents
 from langadapt.mixture.stream import PLAN, Stream
 from langadapt.steps._mix_config import Config
+from langadapt.steps._vocabulary import first_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -286,7 +287,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     for name in sorted(corpora, key=lambda name: (name in config.replay, name)):
         size = int(corpora[name].facts.get("bytes") or _size(corpora[name].path))
         cap = _cap(config, name, sum(amounts[other].bytes for other in amounts if other not in config.replay))
-        texts = list(_first_texts(corpora[name])) if model.exists and corpora[name].exists else []
+        texts = list(first_texts(corpora[name])) if model.exists and corpora[name].exists else []
         sample = price.density(model.path, texts)
         if not texts and (rate := expected.get(_lang(name, corpora[name]))):
             sample = (float(rate), sample[1])
@@ -340,18 +341,6 @@ def _size(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
-
-
-def _first_texts(corpus: Input) -> Iterator[str]:
-    from langadapt.corpus.store import documents
-    from langadapt.mixture.price import SAMPLE_BYTES
-
-    size = 0
-    for document in documents(corpus.path, "train"):
-        yield document.text
-        size += len(document.text.encode())
-        if size >= SAMPLE_BYTES:
-            return
 
 
 def table(artifact: Artifact) -> Table:

@@ -16,7 +16,7 @@ from langadapt.core.errors import Interrupted
 from langadapt.core.io import sha256_file
 from langadapt.core.progress import Event, Note
 from langadapt.select.measure import Meter
-from langadapt.steps import calibrate
+from langadapt.steps import _measuring
 from tests.faults import launch
 from tests.faults.test_train_faults import FORK, Case, Run
 from tests.fixtures.tiny import tiny_corpus, tiny_model
@@ -42,7 +42,7 @@ def files_of(place: Path) -> dict[str, str]:
 
 
 def target(out: Path, config: Path, log: Path, extra: list[str]) -> None:
-    calibrate.KEEP_SECONDS = 0.0
+    _measuring.KEEP_SECONDS = 0.0
     with log.open("w") as sys.stdout, log.with_suffix(".err").open("w") as sys.stderr:
         code = launch.main(["calibrate", str(out), str(config), *extra])
     os._exit(code)
