@@ -4,10 +4,10 @@ import numpy as np
 
 from langadapt.core.registry import method
 from langadapt.core.types import Movable
-from langadapt.select.choice import by_layer, lowest, moving, tables_of
+from langadapt.select.choice import lowest
 from langadapt.select.inputs import SelectInputs
 from langadapt.select.neurons import NeuronOptions as Options
-from langadapt.select.neurons import compared, fitting, need_text, no_neurons, portion, slices_of, told
+from langadapt.select.neurons import compared, fitting, moving_neurons, need_text, no_neurons, portion
 
 
 @method(
@@ -30,7 +30,4 @@ def activation_gap(inputs: SelectInputs, options: Options) -> Movable:
         sets[lang] = lowest(-gap, min(round(options.top_rate * gap.size), int((gap > 0).sum())))
         if lang in targets and not len(sets[lang]):
             raise no_neurons(lang, "none is active more often in it than in every other language")
-    widths = [layer.width for layer in inputs.anatomy.need_neurons()]
-    inputs.found.update(told(sets, len(np.unique(np.concatenate(list(sets.values())))), widths))
-    wanted = np.unique(np.concatenate([sets[lang] for lang in targets]))
-    return moving(inputs, slices_of(inputs, by_layer(wanted, widths)) | tables_of(inputs, options.tables))
+    return moving_neurons(inputs, sets, targets, options.tables)

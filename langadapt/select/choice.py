@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     Ids = np.ndarray[Any, np.dtype[np.int32]]
 
 TablesMove = Literal["train", "new-rows", "freeze"]
-TABLES_SHARE = {"train": 1.0, "new-rows": 0.1, "freeze": 0.0}
+_TABLES_SHARE = {"train": 1.0, "new-rows": 0.1, "freeze": 0.0}
 # Values that are widened to float64 at once.
 _PIECE = 4_000_000
 
 
-def portion_of_tables(tables: TablesMove) -> float:
+def tables_share(tables: TablesMove) -> float:
     """Share of the tables that moves, as far as it is known before the model is: new rows are taken as a tenth."""
-    return TABLES_SHARE[tables]
+    return _TABLES_SHARE[tables]
 
 
 def whole_part(size: int, share: float) -> int:
@@ -87,11 +87,17 @@ def tables_of(inputs: "SelectInputs", tables: TablesMove) -> dict[str, Slice]:
 
 
 def moving(inputs: "SelectInputs", slices: Mapping[str, Slice], names: Collection[str] = ()) -> Movable:
-    """These parts and whole tensors: a part that is all of its tensor is a whole, an empty one is left out."""
-    sizes = {name: inputs.parameters[name][part.axis] for name, part in slices.items()}
-    whole = {name for name, part in slices.items() if len(part.ids) == sizes[name] > 0}
-    parts = {name: part for name, part in slices.items() if name not in whole and len(part.ids)}
-    return Movable(frozenset(names) | whole, parts)
+    """These parts and whole tensors, in their one form."""
+    return Movable(*formed(names, slices, inputs.parameters))
+
+
+def formed(
+    names: Collection[str], slices: Mapping[str, Slice], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[frozenset[str], dict[str, Slice]]:
+    """The one form of a set: a part that is all of its tensor is named, an empty one is left out, names are sorted."""
+    parts = {name: part for name, part in sorted(slices.items()) if len(part.ids)}
+    whole = {name for name, part in parts.items() if len(part.ids) == shapes[name][part.axis]}
+    return frozenset(names) | whole, {name: part for name, part in parts.items() if name not in whole}
 
 
 def layers_of(inputs: "SelectInputs") -> dict[str, int]:

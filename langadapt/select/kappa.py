@@ -8,8 +8,7 @@ from pydantic import Field
 from langadapt.core.config import Options as OptionsBase
 from langadapt.core.registry import method
 from langadapt.core.types import Movable, Portion
-from langadapt.select.choice import TablesMove, lowest, moving, tables_of
-from langadapt.select.choice import portion_of_tables as tables_share
+from langadapt.select.choice import TablesMove, lowest, moving, tables_of, tables_share
 from langadapt.select.inputs import SelectInputs
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from pydantic import Field
 from langadapt.core.errors import DataError
 from langadapt.core.registry import method
 from langadapt.core.types import Movable
-from langadapt.select.choice import by_layer, lowest, moving, tables_of
+from langadapt.select.choice import lowest
 from langadapt.select.inputs import SelectInputs
-from langadapt.select.neurons import NeuronOptions, compared, fitting, need_text, no_neurons, portion, slices_of, told
+from langadapt.select.neurons import NeuronOptions, compared, fitting, moving_neurons, need_text, no_neurons, portion
 
 if TYPE_CHECKING:
     Ids = np.ndarray[Any, np.dtype[np.int32]]
@@ -57,14 +57,12 @@ def lape(inputs: SelectInputs, options: Options) -> Movable:
     rates = np.stack([statistics.of(lang).rates() for lang in langs])
     fitting(inputs, rates[0])
     sets = neuron_sets(rates, langs, options.top_rate, options.quantile)
-    widths = [layer.width for layer in inputs.anatomy.need_neurons()]
-    inputs.found.update(told(sets.by_lang, len(sets.chosen), widths), threshold=round(sets.threshold, 9))
+    inputs.found["threshold"] = round(sets.threshold, 9)
     for lang in targets:
         if not len(sets.by_lang[lang]):
             raise no_neurons(lang, f"none of the {len(sets.chosen):,} most specific is active on more than "
                                    f"{sets.threshold:.1%} of its tokens")  # fmt: skip
-    wanted = np.unique(np.concatenate([sets.by_lang[lang] for lang in targets]))
-    return moving(inputs, slices_of(inputs, by_layer(wanted, widths)) | tables_of(inputs, options.tables))
+    return moving_neurons(inputs, sets.by_lang, targets, options.tables, chosen=len(sets.chosen))
 
 
 def neuron_sets(rates: "Floats", langs: Sequence[str], top_rate: float, quantile: float) -> NeuronSets:
@@ -89,8 +87,9 @@ def neuron_sets(rates: "Floats", langs: Sequence[str], top_rate: float, quantile
 
 def entropy(rates: "Floats") -> "Floats":
     """Entropy in nats of each neuron's rates over languages [languages, neurons]: 0 for one language, ln K for all."""
-    total = np.sort(rates, axis=0).sum(axis=0)
     # sorted, so that equal rates of other languages add up to the same last bit: such neurons are ties
-    shares = np.sort(rates, axis=0) / np.where(total > 0, total, 1.0)
+    ordered = np.sort(rates, axis=0)
+    total = ordered.sum(axis=0)
+    shares = ordered / np.where(total > 0, total, 1.0)
     found: Floats = -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=0)
     return found

@@ -6,8 +6,7 @@ from langadapt.core.config import Options as OptionsBase
 from langadapt.core.errors import ConfigError
 from langadapt.core.registry import method
 from langadapt.core.types import Movable, Portion
-from langadapt.select.choice import TablesMove, layers_of, moving, tables_of
-from langadapt.select.choice import portion_of_tables as tables_share
+from langadapt.select.choice import TablesMove, layers_of, moving, tables_of, tables_share
 from langadapt.select.inputs import SelectInputs
 
 _PART = re.compile(r"(?P<one>-?\d+)|(?P<first>-?\d+)?:(?P<last>-?\d+)?")

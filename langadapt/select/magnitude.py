@@ -8,8 +8,15 @@ from pydantic import Field
 from langadapt.core.config import Options as OptionsBase
 from langadapt.core.registry import method
 from langadapt.core.types import Movable, Portion, Slice
-from langadapt.select.choice import TablesMove, all_but_highest, column_norms, moving, tables_of, vectors_of
-from langadapt.select.choice import portion_of_tables as tables_share
+from langadapt.select.choice import (
+    TablesMove,
+    all_but_highest,
+    column_norms,
+    moving,
+    tables_of,
+    tables_share,
+    vectors_of,
+)
 from langadapt.select.inputs import SelectInputs
 
 

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from langadapt.core.config import Options
 from langadapt.core.errors import ConfigError, DataError
-from langadapt.core.types import Portion, Slice
-from langadapt.select.choice import TablesMove, by_layer, portion_of_tables
+from langadapt.core.types import Movable, Portion, Slice
+from langadapt.select.choice import TablesMove, by_layer, moving, tables_of, tables_share
 
 if TYPE_CHECKING:
     from langadapt.select.inputs import SelectInputs
@@ -34,7 +34,7 @@ class NeuronOptions(Options):
 
 def portion(options: NeuronOptions) -> Portion:
     """At most `top_rate` of the body: attention does not move."""
-    return Portion(options.top_rate, portion_of_tables(options.tables))
+    return Portion(options.top_rate, tables_share(options.tables))
 
 
 def compared(statistics: "Statistics", langs: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
@@ -80,7 +80,26 @@ def fitting(inputs: "SelectInputs", rates: "Floats") -> None:
         )
 
 
-def told(sets: "Mapping[str, Ids]", chosen: int, widths: Sequence[int]) -> dict[str, Any]:
+def moving_neurons(
+    inputs: "SelectInputs",
+    sets: "Mapping[str, Ids]",
+    targets: Sequence[str],
+    tables: TablesMove,
+    *,
+    chosen: int | None = None,
+) -> Movable:
+    """The neurons of the languages that are learned, and rows of tables; the sets of all languages are told.
+
+    `chosen` is how many neurons were chosen in all, where some may belong to no language.
+    """
+    widths = [layer.width for layer in inputs.anatomy.need_neurons()]
+    every = len(np.unique(np.concatenate(list(sets.values())))) if chosen is None else chosen
+    inputs.found.update(_told(sets, every, widths))
+    wanted = np.unique(np.concatenate([sets[lang] for lang in targets]))
+    return moving(inputs, slices_of(inputs, by_layer(wanted, widths)) | tables_of(inputs, tables))
+
+
+def _told(sets: "Mapping[str, Ids]", chosen: int, widths: Sequence[int]) -> dict[str, Any]:
     """What a selection keeps of the sets: neurons of each language layer by layer, how many, and those of each pair."""
     langs = sorted(sets)
     return {

@@ -3,13 +3,13 @@
 from langadapt.core.config import Options
 from langadapt.core.registry import method
 from langadapt.core.types import Movable, Portion
-from langadapt.select.choice import moving, portion_of_tables, tables_of
+from langadapt.select.choice import moving, tables_of, tables_share
 from langadapt.select.inputs import SelectInputs
 
 
 @method(
     cite="the first stage of Kim et al. 2024, Efficient and Effective Vocabulary Expansion (EEVE)",
-    portion=lambda options: Portion(tables=portion_of_tables("new-rows")),
+    portion=lambda options: Portion(tables=tables_share("new-rows")),
 )
 def new_tokens(inputs: SelectInputs, options: Options) -> Movable:
     """Rows that the base did not have: those behind its last one, or those that took over an old token's place."""

@@ -9,8 +9,7 @@ from langadapt.core.config import Options as OptionsBase
 from langadapt.core.errors import ConfigError
 from langadapt.core.registry import method
 from langadapt.core.types import Movable, Portion, Slice
-from langadapt.select.choice import TablesMove, by_layer, moving, tables_of, vectors_of, whole_part
-from langadapt.select.choice import portion_of_tables as tables_share
+from langadapt.select.choice import TablesMove, by_layer, moving, tables_of, tables_share, vectors_of, whole_part
 from langadapt.select.inputs import SelectInputs
 from langadapt.select.neurons import slices_of
 

@@ -5,7 +5,7 @@ same one are no such part together, and that is an error, never a larger or a sm
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import numpy as np
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.io import pretty_json, read_json_object, write_durably
 from langadapt.core.types import Movable, Portion, Slice
+from langadapt.select.choice import formed
 
 MOVES, RECORD = "moves.safetensors", "selection.json"
 _MADE_AGAIN = "run `langadapt select` again"
@@ -88,9 +89,7 @@ def selection_of(
         fault = _fault(part, shapes[name])
         if fault is not None:
             raise ConfigError(f"`{method}` chose of `{name}` {fault}")
-    return _formed(
-        movable.names, movable.slices, Selection(frozenset(), {}, shapes, method, options or {}, found or {})
-    )
+    return Selection(*formed(movable.names, movable.slices, shapes), shapes, method, options or {}, found or {})
 
 
 def nothing(shapes: Mapping[str, tuple[int, ...]]) -> Selection:
@@ -169,7 +168,8 @@ def _combined(one: Selection, other: Selection, rule: Callable[[Any, Any, str], 
             names.add(name)
         elif found is not None:
             slices[name] = found
-    return _formed(frozenset(names), slices, one)
+    whole, parts = formed(names, slices, one.shapes)
+    return replace(one, names=whole, slices=parts)
 
 
 def _part(selection: Selection, name: str) -> _Part:
@@ -182,14 +182,6 @@ def _same_axis(one: Slice, other: Slice, name: str, why: str) -> None:
             f"`{name}` is cut along axis {one.axis} in one selection and along axis {other.axis} in the other: {why}",
             hint="choose both with methods that cut the same way, by columns (ssu, magnitude) or by neurons (lape)",
         )
-
-
-def _formed(names: frozenset[str], slices: Mapping[str, Slice], like: Selection) -> Selection:
-    """Without empty slices; those that are all of their tensor are named."""
-    whole = {name for name, part in slices.items() if len(part.ids) == like.shapes[name][part.axis]}
-    kept = {name: part for name, part in sorted(slices.items()) if name not in whole and len(part.ids)}
-    whole = {name for name in whole if len(slices[name].ids)}
-    return Selection(names | whole, kept, like.shapes, like.method, like.options, like.found)
 
 
 def _fault(part: Slice, shape: tuple[int, ...]) -> str | None:

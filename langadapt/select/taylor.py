@@ -7,9 +7,9 @@ import numpy as np
 from langadapt.core.errors import DataError
 from langadapt.core.registry import method
 from langadapt.core.types import Movable
-from langadapt.select.choice import by_layer, lowest, moving, tables_of
+from langadapt.select.choice import lowest
 from langadapt.select.inputs import SelectInputs
-from langadapt.select.neurons import NeuronOptions, compared, fitting, need_text, portion, slices_of, told
+from langadapt.select.neurons import NeuronOptions, compared, fitting, moving_neurons, need_text, portion
 
 
 class Options(NeuronOptions):
@@ -40,7 +40,4 @@ def taylor(inputs: SelectInputs, options: Options) -> Movable:
     for lang in langs:
         wanted = (scores[lang] / np.where(total > 0, total, 1.0) if specific else scores[lang]).ravel()
         sets[lang] = lowest(-wanted, round(options.top_rate * wanted.size))
-    widths = [layer.width for layer in inputs.anatomy.need_neurons()]
-    inputs.found.update(told(sets, len(np.unique(np.concatenate(list(sets.values())))), widths))
-    moved = np.unique(np.concatenate([sets[lang] for lang in targets]))
-    return moving(inputs, slices_of(inputs, by_layer(moved, widths)) | tables_of(inputs, options.tables))
+    return moving_neurons(inputs, sets, targets, options.tables)
