@@ -14,7 +14,15 @@ from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, maybe, one
 from langadapt.core.types import Movable, Slice
 from langadapt.steps._cpt_measure import Rules, Wanted, measured, wanted
-from langadapt.steps._strategy import check_digest, look_at, looks_at_text, named, select_with, statistics_of
+from langadapt.steps._strategy import (
+    check_digest,
+    look_at,
+    looks_at_text,
+    named,
+    select_with,
+    selection_in,
+    statistics_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,7 +154,7 @@ class Chooser:
         )
         self._shapes = look.parameters
         if self._given is not None:
-            self.selection, movable = self._read(self._given, look), None
+            self.selection, movable = selection_in(self._given, self._model, look.parameters), None
         elif self._wishes.stages:
             method, settings = named(strategy, options)
             found: Movable = method(look, settings)
@@ -185,13 +193,6 @@ class Chooser:
 
     def _who(self, strategy: str) -> str:
         return f"`{strategy}`" if self._given is None else f"the selection `{self._given.given}`"
-
-    def _read(self, given: Input, look: "SelectInputs") -> "Selection":
-        from langadapt.select.selection import check_model, read_selection
-
-        found = read_selection(given.path)
-        check_model(found, look.parameters, given.given)
-        return found
 
     def _choose(self, look: "SelectInputs", strategy: str, options: Mapping[str, Any]) -> "tuple[Selection, Movable]":
         selection, movable = select_with(look, strategy, options)

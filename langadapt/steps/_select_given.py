@@ -1,9 +1,8 @@
 """What `select` is handed: the model as names and shapes, statistics, other selections; and what choosing will cost."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from langadapt.core.inputs import Input, Inputs, many, maybe, one
+from langadapt.core.inputs import Inputs, many, maybe, one
 from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Portion
 from langadapt.core.units import show_bytes, show_seconds
@@ -12,7 +11,15 @@ from langadapt.select.inputs import without_statistics
 from langadapt.steps._select_effects import Wishes as Effects
 from langadapt.steps._select_effects import price as price_of_effects
 from langadapt.steps._select_effects import with_effects
-from langadapt.steps._strategy import check_digest, look_at, looks_at_text, named, select_with, statistics_of
+from langadapt.steps._strategy import (
+    check_digest,
+    look_at,
+    looks_at_text,
+    named,
+    select_with,
+    selection_in,
+    statistics_of,
+)
 
 if TYPE_CHECKING:
     from langadapt.select.selection import Selection
@@ -56,7 +63,7 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selecti
         statistics=statistics_of(maybe(inputs, "statistics"), model),
         progress=progress,
     )
-    others = {name: [_opened(item, model, look.parameters) for item in many(inputs, name)]
+    others = {name: [selection_in(item, model, look.parameters) for item in many(inputs, name)]
               for name in ("union", "intersection", "minus")}  # fmt: skip
     found = sets.nothing(look.parameters)
     if wishes.method is not None:
@@ -111,12 +118,3 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
         facts={"method": wishes.method, "model_digest": model.digest if model.exists else None},
         rows=tuple(rows),
     )
-
-
-def _opened(given: Input, model: Input, shapes: Mapping[str, tuple[int, ...]]) -> "Selection":
-    from langadapt.select.selection import check_model, read_selection
-
-    check_digest(given, model, "selection", "langadapt select")
-    found = read_selection(given.path)
-    check_model(found, shapes, given.given)
-    return found

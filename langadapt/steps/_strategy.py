@@ -102,6 +102,16 @@ def statistics_of(given: Input | None, model: Input) -> "Callable[[], Statistics
     return read
 
 
+def selection_in(given: Input, model: Input, shapes: Mapping[str, tuple[int, ...]]) -> "Selection":
+    """A selection that was made by `select`. DataError if it is damaged, or of another model."""
+    from langadapt.select.selection import check_model, read_selection
+
+    check_digest(given, model, "selection", "langadapt select")
+    found = read_selection(given.path)
+    check_model(found, shapes, given.given)
+    return found
+
+
 def check_digest(given: Input, model: Input, what: str, again: str) -> None:
     """DataError if what was made for one model is given with another."""
     made_for = given.facts.get("model_digest")

@@ -11,12 +11,11 @@ from langadapt.core.errors import DataError
 from langadapt.core.inputs import Input, digest_of
 from langadapt.core.progress import Progress
 from langadapt.core.types import Slice, Table
+from langadapt.steps._cpt_choice import RECORD
 
 if TYPE_CHECKING:
     from langadapt.model.shield import Drift
 
-# Where a model that was trained in part keeps what was allowed to move.
-RECORD = "selection"
 _LAYER = re.compile(r"^.*?\.(\d+)\.(.+)$")
 
 
@@ -75,15 +74,14 @@ def _free(base: Input, tuned: Input, given: Path | None) -> tuple[Collection[str
     from langadapt.core.verified import verify_content
     from langadapt.model.empty import empty_model
     from langadapt.select.selection import check_model, read_selection
-    from langadapt.steps._strategy import check_digest
+    from langadapt.steps._strategy import selection_in
 
     shapes = {name: tuple(value.shape) for name, value in empty_model(base.path).named_parameters()}
     if given is not None:
         artifact = open_artifact(given, "selection")
         verify_content(artifact)
-        check_digest(Input(str(given), given, artifact, artifact.digest, artifact.facts), base, "selection",
-                     "langadapt select")  # fmt: skip
-        place = given
+        chosen = Input(str(given), given, artifact, artifact.digest, artifact.facts)
+        found, place = selection_in(chosen, base, shapes), given
     else:
         place = tuned.path / RECORD
         if not place.is_dir() and "shield" not in tuned.facts and tuned.facts.get("strategy") == "full":
@@ -92,8 +90,8 @@ def _free(base: Input, tuned: Input, given: Path | None) -> tuple[Collection[str
             raise DataError(
                 f"`{tuned.given}` does not say what was allowed to move", hint="give the selection: --selection DIR"
             )
-    found = read_selection(place)
-    check_model(found, shapes, str(place))
+        found = read_selection(place)
+        check_model(found, shapes, str(place))
     return found.names, found.slices, f"`{place}`"
 
 
