@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from langadapt.model.tables import Tables
-from langadapt.model.weights import TensorInfo
+from langadapt.model.weights import TensorInfo, bits
 
 # 8,192 rows of 8,192 numbers in 4 bytes are 268 MB.
 _ROWS_AT_A_TIME = 8192
@@ -57,7 +57,7 @@ def _changed(before: TensorInfo, old: str, after: TensorInfo, new: str, there: I
             lying = len(after.shape) == 2 and after.shape[0] == 1
             rows = second.get_slice(new)[:, low:high] if lying else second.get_slice(new)[low:high]
             rows = rows.reshape(high - low, -1)[torch.from_numpy(here[part] - low)]
-            same = _bits(whole[torch.from_numpy(there[part])]) == _bits(rows)
+            same = bits(whole[torch.from_numpy(there[part])]) == bits(rows)
             bad = torch.nonzero(~same.all(dim=1)).flatten().numpy() + start
             found += zip(there[bad].tolist(), here[bad].tolist(), strict=True)
     return found
@@ -66,10 +66,3 @@ def _changed(before: TensorInfo, old: str, after: TensorInfo, new: str, there: I
 def _width(info: TensorInfo) -> int:
     """Numbers a row; a bias has one, and some are stored with an axis of one place before it."""
     return info.shape[1] if len(info.shape) == 2 and info.shape[0] != 1 else 1
-
-
-def _bits(rows: Any) -> Any:
-    """The bytes of each row: -0.0 differs from 0.0, and NaN equals itself."""
-    import torch
-
-    return rows.contiguous().view(torch.uint8)

@@ -18,7 +18,7 @@ from langadapt.core.progress import Progress
 from langadapt.core.types import Slice
 from langadapt.model.facts import INPUT_TABLES
 from langadapt.model.save import stored_as, tied_copies
-from langadapt.model.weights import DTYPE_NAMES, Weights, open_weights
+from langadapt.model.weights import DTYPE_NAMES, Weights, bits, open_weights
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +128,7 @@ def _drift(one: Weights, other: Weights, name: str, part: Slice | None) -> Drift
     largest = change = size = 0.0
     first: tuple[int, ...] | None = None
     for begin, old, new in _pieces(one, other, name):
-        differ = _bits(old) != _bits(new)
+        differ = bits(old) != bits(new)
         if info.dtype in DTYPE_NAMES:
             was = old.double()
             # equal bits are no change, also where they are those of infinity
@@ -182,13 +182,6 @@ def _pieces(one: Weights, other: Weights, name: str) -> "Iterator[tuple[int, tor
         )
         for begin in range(0, shape[0], rows):
             yield begin, old[begin : begin + rows], new[begin : begin + rows]
-
-
-def _bits(values: "torch.Tensor") -> "torch.Tensor":
-    import torch
-
-    kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return values.contiguous().view(kinds[values.element_size()])
 
 
 def _shown(value: float) -> float | None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_object
+from langadapt.model.empty import meta_model
 from langadapt.model.facts import HEADS, INPUT_TABLES, stored_name, text_config
-from langadapt.model.kinds import kind_of, model_class
+from langadapt.model.kinds import kind_of
 from langadapt.model.load import check_safe
-from langadapt.model.surroundings import quiet_transformers
 from langadapt.model.token_table import TokenTable
 from langadapt.model.weights import DTYPE_NAMES, Weights, open_weights
 
@@ -126,7 +126,7 @@ def open_tables(folder: Path) -> Tables:
     check_safe(folder)
     config = read_json_object(folder / "config.json")
     weights = open_weights(folder)
-    plan = _names_from_architecture(folder, config)
+    plan = _names_from_architecture(folder)
     plan = plan if kind_of(config) == "causal" else _untied(plan, weights)
     stored = _stored_names(plan, weights)
     tokens = TokenTable.from_folder(folder)
@@ -156,23 +156,8 @@ class _Plan:
     positions_from_padding: bool
 
 
-def _names_from_architecture(folder: Path, content: dict[str, Any]) -> _Plan:
-    import torch
-    from transformers import AutoConfig
-
-    quiet_transformers()
-    models = []
-    try:
-        made = model_class(content)
-        make = getattr(made, "from_config", None) or made._from_config
-        for more in (0, 1):
-            config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-            config.get_text_config().vocab_size += more
-            with torch.device("meta"):
-                models.append(make(config))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise DataError(f"transformers does not know the architecture of `{folder}`: {error}") from error
-    model, longer = models
+def _names_from_architecture(folder: Path) -> _Plan:
+    model, longer = (meta_model(folder, more_rows=more) for more in (0, 1))
     model.tie_weights()
     names = table_names(model)
     groups: dict[int, list[str]] = {}

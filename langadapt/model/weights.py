@@ -73,6 +73,14 @@ def read_tensor(path: Path, name: str) -> "torch.Tensor":
     return tensor
 
 
+def bits(values: "torch.Tensor") -> "torch.Tensor":
+    """The stored bits as whole numbers, in the same shape: -0.0 differs from 0.0, and NaN equals itself."""
+    import torch
+
+    kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return values.contiguous().view(kinds[values.element_size()])
+
+
 def open_weights(folder: Path) -> Weights:
     """Find and check the weights of a model folder. DataError: missing, cut or forged; SafetyError: pickle only."""
     single, index = folder / SINGLE, folder / INDEX
