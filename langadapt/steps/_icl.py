@@ -1,5 +1,6 @@
 """The questions of the in-context-learning probe, for a run that is watched and for models that are compared."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,16 +28,14 @@ def icl_gauge(
     progress: Progress,
 ) -> "IclGauge":
     """Asks `model`, as it is when it is asked; `folder` holds its tokenizer, `prefix` stands before each prompt."""
-    from langadapt.evaluate.icl import GUESSING_BITS, answer, questions, size_of
+    from langadapt.evaluate.icl import GUESSING_BITS
     from langadapt.model.load import load_tokenizer
     from langadapt.train.icl_gauge import IclGauge
 
-    tokenizer, asked = load_tokenizer(folder), questions(seed=SEED)
+    tokenizer = load_tokenizer(folder)
 
     def ask() -> list[tuple[bool, float]]:
-        bar = progress.start("in-context learning", total=size_of(asked), unit="bytes")
-        found = answer(model, tokenizer, asked, prefix_id=prefix, compute=compute, progress=bar)
-        bar.finish()
+        found = _answers(model, tokenizer, "in-context learning", prefix, compute, progress)
         return [(each.right, each.bits) for each in found]
 
     return IclGauge(ask, guessing=GUESSING_BITS, most=most)
@@ -55,13 +54,20 @@ def ask_model(
     progress: Progress,
 ) -> None:  # fmt: skip
     """Ask one model and keep its answers."""
+    found = _answers(model, tokenizer, f"in-context learning of {role}", prefix, compute, progress)
+    partial.save("icl", role, "questions", [line_of(each) for each in found])
+
+
+def _answers(
+    model: Any, tokenizer: Any, title: str, prefix: int, compute: Literal["fp32", "bf16"], progress: Progress
+) -> "Sequence[Answered]":
     from langadapt.evaluate.icl import answer, questions, size_of
 
     asked = questions(seed=SEED)
-    bar = progress.start(f"in-context learning of {role}", total=size_of(asked), unit="bytes")
+    bar = progress.start(title, total=size_of(asked), unit="bytes")
     found = answer(model, tokenizer, asked, prefix_id=prefix, compute=compute, progress=bar)
     bar.finish()
-    partial.save("icl", role, "questions", [line_of(each) for each in found])
+    return found
 
 
 def line_of(found: "Answered") -> dict[str, Any]:
