@@ -21,13 +21,12 @@ import argparse
 import hashlib
 import json
 import shutil
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.embed_table import fill
+from tests.benchmarks.cells import add_result, fill, pair, results, say, wanted
+from tests.benchmarks.embed_table import BEGIN, table
 
 SCORED_BYTES, DOCUMENT_BYTES, SEGMENT_BYTES = 9000, 1500, 300
 STEP_TOKENS = 1024
@@ -177,34 +176,6 @@ class Cells:
         return found
 
 
-def results(work: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """The last result of every cell."""
-    path = work / "results.jsonl"
-    # a kill in the middle of a line leaves one without an end
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
-    return {(entry["method"], entry["seed"]): entry for entry in map(json.loads, lines)}
-
-
-def wanted(names: Sequence[str], seeds: int, only: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Cells to make, all methods with the first seed before any with the second."""
-    for seed in range(seeds):
-        for name in names:
-            if not only or any(fnmatchcase(f"{name}/{seed}", pattern) for pattern in only):
-                yield name, seed
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
-def pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"`{text}` is not NAME=PATH")
-    return name, value
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
@@ -223,10 +194,10 @@ def main() -> None:
     parser.add_argument("--table", type=Path)
     given = parser.parse_args()
     if given.table:
-        found = results(given.work)
+        found = results(given.work, "method")
         if not found:
             parser.error(f"{given.work} holds no results")
-        fill(given.table, found)
+        fill(given.table, BEGIN, table(found))
         return
     if not (given.model and given.target and given.source):
         parser.error("--model, --target and --source are needed")
@@ -235,14 +206,12 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     cells = Cells(given)
-    there = {} if given.again else results(given.work)
+    there = {} if given.again else results(given.work, "method")
     for name, seed in wanted(cells.names(), given.seeds, given.only):
         if (name, seed) in there and there[name, seed]["steps"] == given.steps:
             continue
         say(f"{name}, seed {seed}")
-        line = json.dumps(cells.cell(name, seed), ensure_ascii=False)
-        with (given.work / "results.jsonl").open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+        add_result(given.work, cells.cell(name, seed))
 
 
 if __name__ == "__main__":

@@ -2,24 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from langadapt.evaluate.bootstrap import Resampled, uniform_bits_per_byte
+from tests.benchmarks.cells import Results
 
-BEGIN, END = "<!-- table made by tests/benchmarks/embed_quality.py -->", "<!-- end of table -->"
+BEGIN = "<!-- table made by tests/benchmarks/embed_quality.py -->"
 BASE = "base"
 _SAMPLES = 10_000
-
-Results = Mapping[tuple[str, int], Mapping[str, Any]]
-
-
-def fill(page: Path, results: Results) -> None:
-    """Replace what stands between the marks of the page."""
-    text = page.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}", encoding="utf-8")
 
 
 def table(results: Results) -> str:

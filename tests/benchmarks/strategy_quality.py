@@ -23,13 +23,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.strategy_table import Results, fill
+from tests.benchmarks.cells import add_result, fill, pair, results, say, wanted
+from tests.benchmarks.strategy_table import BEGIN, table
 
 STEP_TOKENS = 1024
 # Of a number that moves: its master, its gradient and two moments, 4 bytes each.
@@ -229,34 +228,6 @@ def costs(trained: Path, *, averaged: bool) -> dict[str, Any]:
     }
 
 
-def results(work: Path) -> Results:
-    """The last result of every cell."""
-    path = work / "results.jsonl"
-    # a kill in the middle of a line leaves one without an end
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
-    return {(entry["arm"], entry["seed"]): entry for entry in map(json.loads, lines)}
-
-
-def wanted(seeds: int, only: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Cells to make, all arms with the first seed before any with the second."""
-    for seed in range(seeds):
-        for name in ARMS:
-            if not only or any(fnmatchcase(f"{name}/{seed}", pattern) for pattern in only):
-                yield name, seed
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
-def pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"`{text}` is not NAME=PATH")
-    return name, value
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
@@ -278,28 +249,26 @@ def main() -> None:
     parser.add_argument("--table", type=Path)
     given = parser.parse_args()
     if given.table:
-        found = results(given.work)
+        found = results(given.work, "arm")
         if not found:
             parser.error(f"{given.work} holds no results")
-        fill(given.table, found)
+        fill(given.table, BEGIN, table(found))
         return
     if not (given.model and given.target and given.source and given.other):
         parser.error("--model, --target, --source and --other are needed")
     bench = Bench(given)
-    there = {} if given.again else results(given.work)
+    there = {} if given.again else results(given.work, "arm")
     lacking = {name: why for name, arm in ARMS.items() if (why := bench.lacks(arm)) is not None}
     for name, why in lacking.items():
         say(f"{name}: left out, {why}")
-    for name, seed in wanted(given.seeds, given.only):
+    for name, seed in wanted(list(ARMS), given.seeds, given.only):
         done = there.get((name, seed), {})
         if name in lacking or (done.get("steps"), done.get("set_bytes")) == (given.steps, given.set_bytes):
             continue
         say(f"{time.strftime('%H:%M')} {name}, seed {seed}")
         if given.dry_run:
             continue
-        line = json.dumps(bench.cell(name, seed), ensure_ascii=False)
-        with (given.work / "results.jsonl").open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+        add_result(given.work, bench.cell(name, seed))
 
 
 if __name__ == "__main__":

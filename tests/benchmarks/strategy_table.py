@@ -2,26 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from langadapt.evaluate.bootstrap import Resampled
+from tests.benchmarks.cells import Results
 
-BEGIN, END = "<!-- table made by tests/benchmarks/strategy_quality.py -->", "<!-- end of table -->"
+BEGIN = "<!-- table made by tests/benchmarks/strategy_quality.py -->"
 CONTROL = "full"
 _SAMPLES = 10_000
 _TITLES = {"target": "{}", "source": "{}, replayed domain", "other": "{}, other domain"}
 
-Results = Mapping[tuple[str, int], Mapping[str, Any]]
 Runs = Sequence[Mapping[str, Any]]
-
-
-def fill(page: Path, results: Results) -> None:
-    """Replace what stands between the marks of the page."""
-    text = page.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}", encoding="utf-8")
 
 
 def table(results: Results) -> str:
