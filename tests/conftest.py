@@ -13,7 +13,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 
-from tests.fixtures.tiny import tiny_model
+import langadapt
+from tests.fixtures.tiny import tiny_corpus, tiny_model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,3 +74,15 @@ def tiny_untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tied model of width 256: wide enough that the number of threads changes the last bits. Read only."""
     return tiny_model(tmp_path_factory.mktemp("models") / "wide", width=256)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """Two languages, one of them replayed, in blocks of 32 tokens for the tiny model. Read only."""
+    folder = tmp_path_factory.mktemp("data")
+    corpora = {lang: str(tiny_corpus(folder / "text", lang, 150)) for lang in ("hu", "en")}
+    made = langadapt.mix(
+        out=folder / "data", model=tiny, corpora=corpora, replay={"en": 0.25}, block_tokens=32,
+        document_separator="<|endoftext|>",
+    )  # fmt: skip
+    return Path(made.path)

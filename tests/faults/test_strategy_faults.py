@@ -15,7 +15,16 @@ from langadapt.core.artifact import open_artifact, partial_folder
 from langadapt.core.errors import ConfigError, DataError, LangadaptError, OutputError, ResourceError
 from langadapt.core.inputs import digest_of
 from langadapt.steps.verify_shield import verify_shield
-from tests.faults.test_train_faults import STEPS, Case, files_of, finish, kill_at_random, run_here, stop_after
+from tests.faults.test_train_faults import (
+    STEPS,
+    Case,
+    files_of,
+    finish,
+    kill_at_random,
+    poison_step_14,
+    run_here,
+    stopped,
+)
 from tests.fixtures.measured import given_statistics
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 
@@ -97,17 +106,7 @@ def test_a_shield_of_nothing_and_of_all(place: Path, tmp_path: Path, ratio: floa
 
 
 def test_a_loss_that_is_not_a_number_moves_no_part(tmp_path: Path, half: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    from langadapt.train import objective
-
-    real, calls = objective.loss_of, 0
-
-    def poisoned(*values: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        # one rehearsal, then two micro-batches a step: this is step 14
-        return real(*values) * (float("nan") if calls == 28 else 1.0)
-
-    monkeypatch.setattr(objective, "loss_of", poisoned)
+    poison_step_14(monkeypatch)
     with pytest.raises(LangadaptError, match="not finite at step 14"):
         run_here(tmp_path / "out", half, [])
     monkeypatch.undo()
@@ -119,11 +118,7 @@ def test_an_unfinished_run_of_another_choice_is_not_gone_on_with(
     place: Path, tmp_path: Path, half: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another ratio, another strategy, a selection in place of it: refused, and nothing is touched."""
-    stop_after(monkeypatch, 7)
-    with pytest.raises(LangadaptError):
-        run_here(tmp_path / "out", half, [])
-    monkeypatch.undo()
-    interrupt._seen.clear()
+    stopped(tmp_path / "out", half, [], monkeypatch, 7)
     langadapt.select(place / "model", method="random", out=tmp_path / "selection")
     kept = digest_of(partial_folder(tmp_path / "out"))
     same = {"strategy": "full", "strategy_options": {}}
@@ -158,11 +153,7 @@ def test_a_checkpoint_with_a_place_too_few_is_refused(
     place: Path, tmp_path: Path, half: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a bug or another version would leave it: whole by its digests, but of other columns."""
-    stop_after(monkeypatch, 7)
-    with pytest.raises(LangadaptError):
-        run_here(tmp_path / "out", half, [])
-    monkeypatch.undo()
-    interrupt._seen.clear()
+    stopped(tmp_path / "out", half, [], monkeypatch, 7)
     newest = partial_folder(tmp_path / "out") / "checkpoints" / "step-000007"
     cut_one_place(newest)
     with pytest.raises(DataError, match=r"differ in `\w+/.*q_proj") as refused:

@@ -253,9 +253,19 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(Journal, "add_step", counted)
 
 
-def test_a_loss_that_is_not_a_number_stops_before_the_weights_move(
-    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
+def stopped(
+    out: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch, steps: int, **changes: Any
 ) -> None:
+    """A run that ends after `steps` steps as if a signal had come; nothing of the signal is left."""
+    stop_after(monkeypatch, steps)
+    with pytest.raises(LangadaptError):
+        run_here(out, case, notes, **changes)
+    monkeypatch.undo()
+    interrupt._seen.clear()
+
+
+def poison_step_14(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of its last micro-batch is not a number."""
     from langadapt.train import objective
 
     real, calls = objective.loss_of, 0
@@ -267,6 +277,12 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_move(
         return real(*values) * (float("nan") if calls == 28 else 1.0)
 
     monkeypatch.setattr(objective, "loss_of", poisoned)
+
+
+def test_a_loss_that_is_not_a_number_stops_before_the_weights_move(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison_step_14(monkeypatch)
     with pytest.raises(LangadaptError, match="not finite at step 14") as caught:
         run_here(tmp_path / "out", case, notes)
     assert caught.value.exit_code == 1
@@ -286,11 +302,7 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_move(
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_after(monkeypatch, 12)
-    with pytest.raises(LangadaptError):
-        run_here(tmp_path / "out", case, notes)
-    monkeypatch.undo()
-    interrupt._seen.clear()
+    stopped(tmp_path / "out", case, notes, monkeypatch, 12)
     newest = partial_folder(tmp_path / "out") / "checkpoints" / "step-000012"
     file = next(newest.glob("*.safetensors"))
     content = bytearray(file.read_bytes())
@@ -305,11 +317,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
 def test_going_on_with_other_threads_is_said(
     tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_after(monkeypatch, 3)
-    with pytest.raises(LangadaptError):
-        run_here(tmp_path / "out", case, notes)
-    monkeypatch.undo()
-    interrupt._seen.clear()
+    stopped(tmp_path / "out", case, notes, monkeypatch, 3)
     monkeypatch.setattr("langadapt.train.session.torch.get_num_threads", lambda: 2)
     run_here(tmp_path / "out", case, notes)
     assert any("began with threads 1 and goes on with 2" in note for note in notes)

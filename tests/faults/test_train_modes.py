@@ -24,6 +24,7 @@ from tests.faults.test_train_faults import (
     run_here,
     start,
     stop_after,
+    stopped,
     target,
 )
 from tests.fixtures.tiny import tiny_corpus, tiny_model
@@ -174,11 +175,7 @@ def test_a_pinned_checkpoint_that_is_damaged_costs_time_but_no_byte(
     tmp_path: Path, medium: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = make_case(tmp_path, medium, schedule="wsd", keep_branch=True)
-    stop_after(monkeypatch, 22)
-    with pytest.raises(LangadaptError):
-        run_here(tmp_path / "out", case, notes)
-    monkeypatch.undo()
-    interrupt._seen.clear()
+    stopped(tmp_path / "out", case, notes, monkeypatch, 22)
     kept = partial_folder(tmp_path / "out") / "checkpoints"
     assert sorted(path.name for path in kept.glob("step-*[0-9]")) == ["step-000019", "step-000020", "step-000022"]
     file = next((kept / "step-000019").glob("*.safetensors"))
@@ -191,11 +188,7 @@ def test_a_pinned_checkpoint_that_is_damaged_costs_time_but_no_byte(
 def test_in_a_stage_only_its_weights_move_and_the_moments_of_the_others_stand_still(
     tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_after(monkeypatch, 9)
-    with pytest.raises(LangadaptError):
-        run_here(tmp_path / "out", case, notes, stages=STAGES)
-    monkeypatch.undo()
-    interrupt._seen.clear()
+    stopped(tmp_path / "out", case, notes, monkeypatch, 9, stages=STAGES)
     place = partial_folder(tmp_path / "out") / "checkpoints" / "step-000009"
     base = weights(Path(case.config["model"]))
     saved = {}

@@ -17,7 +17,6 @@ from langadapt.model.load import load_model, load_tokenizer
 from langadapt.model.score import SegmentScore, TextScore
 from langadapt.report.metrics import rows_of
 from langadapt.train.icl_gauge import IclGauge
-from tests.fixtures.tiny import tiny_corpus
 
 ASKED = questions(20, seed=1)
 
@@ -143,24 +142,13 @@ def test_the_warning_needs_a_rise_that_is_sure() -> None:
 # steps
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    folder = tmp_path_factory.mktemp("icl")
-    corpora = {lang: str(tiny_corpus(folder / "text", lang, 150)) for lang in ("hu", "en")}
-    made = langadapt.mix(
-        out=folder / "data", model=tiny, corpora=corpora, replay={"en": 0.25}, block_tokens=32,
-        document_separator="<|endoftext|>",
-    )  # fmt: skip
-    return Path(made.path)
-
-
 def test_a_run_is_watched_and_its_model_compared_by_the_same_questions(
-    tmp_path: Path, tiny: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(icl, "PER_TASK", 3)
     monkeypatch.setattr(icl.questions, "__defaults__", (3,))
     asked: dict[str, Any] = {
-        "model": str(tiny), "data": str(data), "steps": 4, "batch_tokens": 128, "learning_rate": 3e-2,
+        "model": str(tiny), "data": str(tiny_data), "steps": 4, "batch_tokens": 128, "learning_rate": 3e-2,
         "probe_every": 2, "threads": 1, "compute": "fp32", "icl_probe": True,
     }  # fmt: skip
     made = langadapt.cpt(out=tmp_path / "out", **asked)
@@ -172,7 +160,7 @@ def test_a_run_is_watched_and_its_model_compared_by_the_same_questions(
     ]
     scores = langadapt.evaluate(
         out=tmp_path / "scores", base=str(tiny), adapted=str(made.path), icl=True, continuations=0, compute="fp32",
-        sets={"hu": str(data.parent / "text" / "hu.jsonl")}, set_bytes=2000, segment_bytes=200, context_bytes=100,
+        sets={"hu": str(tiny_data.parent / "text" / "hu.jsonl")}, set_bytes=2000, segment_bytes=200, context_bytes=100,
     )  # fmt: skip
     summary = json.loads((scores.path / "summary.json").read_text())["icl"]
     assert summary["questions"] == 21 and summary["same_tokens"] == 1.0
@@ -193,8 +181,8 @@ def test_a_run_is_watched_and_its_model_compared_by_the_same_questions(
         langadapt.cpt(out=tmp_path / "x", **(asked | {"icl_probe": False}), max_icl_loss=1.5)
 
 
-def test_without_it_an_evaluation_is_what_it_was(tmp_path: Path, tiny: Path, data: Path) -> None:
-    text = str(data.parent / "text" / "hu.jsonl")
+def test_without_it_an_evaluation_is_what_it_was(tmp_path: Path, tiny: Path, tiny_data: Path) -> None:
+    text = str(tiny_data.parent / "text" / "hu.jsonl")
     scores = langadapt.evaluate(
         out=tmp_path / "scores",
         base=str(tiny),

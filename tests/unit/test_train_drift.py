@@ -19,7 +19,7 @@ from langadapt.train import drift as drifts
 from langadapt.train.drift import Drift
 from langadapt.train.optimiser import AdamSettings, Optimiser
 from langadapt.train.trainable import make_trainable
-from tests.fixtures.tiny import tiny_corpus, tiny_model
+from tests.fixtures.tiny import tiny_model
 
 HEAD = "lm_head.weight"
 INPUT = "model.embed_tokens.weight"
@@ -35,17 +35,6 @@ def lines(place: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    folder = tmp_path_factory.mktemp("drift")
-    corpora = {lang: str(tiny_corpus(folder / "text", lang, 150)) for lang in ("hu", "en")}
-    made = langadapt.mix(
-        out=folder / "data", model=tiny, corpora=corpora, replay={"en": 0.25}, block_tokens=32,
-        document_separator="<|endoftext|>",
-    )  # fmt: skip
-    return Path(made.path)
-
-
 def run(out: Path, model: Path, data: Path, **more: Any) -> Any:
     return langadapt.cpt(
         out=out, model=str(model), data=str(data), steps=6, batch_tokens=128, learning_rate=3e-3, probe_every=2,
@@ -54,8 +43,8 @@ def run(out: Path, model: Path, data: Path, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("more", [{}, {"ema": 0.5}, {"strategy": "lora", "strategy_options": {"rank": 4}}])
-def test_the_record_says_what_the_files_say(tmp_path: Path, tiny: Path, data: Path, more: dict[str, Any]) -> None:
-    made = run(tmp_path / "out", tiny, data, **more)
+def test_the_record_says_what_the_files_say(tmp_path: Path, tiny: Path, tiny_data: Path, more: dict[str, Any]) -> None:
+    made = run(tmp_path / "out", tiny, tiny_data, **more)
     probes = [line for line in lines(made.path) if "probes" in line]
     assert ["drift" in line for line in probes] == [False, True, True, True]
     before, after = load_file(tiny / "model.safetensors"), load_file(made.path / "model.safetensors")
@@ -130,11 +119,11 @@ class Alarm:
 
 
 def test_a_gauge_may_warn_and_stop_and_its_words_are_no_column(
-    tmp_path: Path, tiny: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("langadapt.train.trainable.Trainable.drift", lambda *given, **more: Alarm())
     with pytest.raises(TrainingFailed, match="went off"):
-        run(tmp_path / "out", tiny, data)
+        run(tmp_path / "out", tiny, tiny_data)
     record = tmp_path / "out.partial" / "metrics.jsonl"
     rows = rows_of(record)
     assert rows[-1]["alarm/step"] == 4 and "alarm/text" not in rows[-1]

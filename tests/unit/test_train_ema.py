@@ -16,7 +16,6 @@ from langadapt.train.ema import Average, Averaging, Mode
 from langadapt.train.footprint import Kept, Shape, Work, memory_bytes
 from langadapt.train.optimiser import AdamSettings, Optimiser
 from langadapt.train.probe import Probe
-from tests.fixtures.tiny import tiny_corpus
 
 RATE = 0.01
 
@@ -105,17 +104,6 @@ def test_the_price_is_four_bytes_a_number_that_moves() -> None:
 # runs
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    folder = tmp_path_factory.mktemp("ema")
-    corpora = {lang: str(tiny_corpus(folder / "text", lang, 150)) for lang in ("hu", "en")}
-    made = langadapt.mix(
-        out=folder / "data", model=tiny, corpora=corpora, replay={"en": 0.25}, block_tokens=32,
-        document_separator="<|endoftext|>",
-    )  # fmt: skip
-    return Path(made.path)
-
-
 def run(out: Path, model: Path, data: Path, **more: Any) -> Path:
     same: dict[str, Any] = {
         "steps": 8, "batch_tokens": 128, "learning_rate": 3e-3, "probe_every": 4, "threads": 1, "compute": "fp32"
@@ -133,10 +121,10 @@ def steps_of(place: Path) -> list[dict[str, Any]]:
 
 
 def test_export_trains_as_if_nothing_were_averaged_and_probes_what_it_writes(
-    tmp_path: Path, tiny: Path, data: Path
+    tmp_path: Path, tiny: Path, tiny_data: Path
 ) -> None:
-    plain = run(tmp_path / "plain", tiny, data)
-    made = run(tmp_path / "ema", tiny, data, ema=0.8)
+    plain = run(tmp_path / "plain", tiny, tiny_data)
+    made = run(tmp_path / "ema", tiny, tiny_data, ema=0.8)
     assert steps_of(made) == steps_of(plain)
     base, last, mean = weights(tiny), weights(plain), weights(made)
     for name in base:
@@ -144,7 +132,7 @@ def test_export_trains_as_if_nothing_were_averaged_and_probes_what_it_writes(
         assert 0 < near < far, name
     separator = 0
     probe = Probe(
-        data / "probes.jsonl", load_model(made), load_tokenizer(made), prefix=separator, compute="fp32",
+        tiny_data / "probes.jsonl", load_model(made), load_tokenizer(made), prefix=separator, compute="fp32",
         progress=langadapt.core.progress.Progress(),
     )  # fmt: skip
     curves = json.loads((made / "probes.json").read_text())
@@ -153,60 +141,60 @@ def test_export_trains_as_if_nothing_were_averaged_and_probes_what_it_writes(
         assert curves[name][-1] == [8, pytest.approx(value, rel=1e-6)], name
 
 
-def test_the_average_of_a_run_is_that_of_its_weights_step_by_step(tmp_path: Path, tiny: Path, data: Path) -> None:
-    made = run(tmp_path / "ema", tiny, data, ema=0.6, ema_every=2, schedule="constant", steps=6)
+def test_the_average_of_a_run_is_that_of_its_weights_step_by_step(tmp_path: Path, tiny: Path, tiny_data: Path) -> None:
+    made = run(tmp_path / "ema", tiny, tiny_data, ema=0.6, ema_every=2, schedule="constant", steps=6)
     expected = {name: value.double() for name, value in weights(tiny).items()}
     for step in (2, 4, 6):
         # a constant rate without warm-up beyond the first step: a shorter run is the beginning of a longer one
-        there = weights(run(tmp_path / f"{step}", tiny, data, schedule="constant", steps=step, warmup_steps=1))
+        there = weights(run(tmp_path / f"{step}", tiny, tiny_data, schedule="constant", steps=step, warmup_steps=1))
         expected = {name: 0.6 * value + 0.4 * there[name].double() for name, value in expected.items()}
     for name, value in weights(made).items():
         assert torch.allclose(value.double(), expected[name], atol=1e-6), name
 
 
-def test_tables_alone_are_averaged_where_they_alone_move(tmp_path: Path, tiny: Path, data: Path) -> None:
+def test_tables_alone_are_averaged_where_they_alone_move(tmp_path: Path, tiny: Path, tiny_data: Path) -> None:
     before = weights(tiny)
     for mode in ("export", "live"):
-        after = weights(run(tmp_path / mode, tiny, data, strategy="embeddings", ema=0.5, ema_mode=mode))
+        after = weights(run(tmp_path / mode, tiny, tiny_data, strategy="embeddings", ema=0.5, ema_mode=mode))
         assert {name for name in before if not torch.equal(before[name], after[name])} == {"model.embed_tokens.weight"}
 
 
 def test_a_branch_may_average_what_was_not_averaged_before_and_the_other_way(
-    tmp_path: Path, tiny: Path, data: Path
+    tmp_path: Path, tiny: Path, tiny_data: Path
 ) -> None:
     kept = {"schedule": "wsd", "keep_branch": True, "warmup_steps": 1}
     later = {"schedule": "wsd", "steps": 12}
-    plain = run(tmp_path / "plain", tiny, data, **kept)
-    averaged = run(tmp_path / "averaged", tiny, data, **kept, ema=0.8)
+    plain = run(tmp_path / "plain", tiny, tiny_data, **kept)
+    averaged = run(tmp_path / "averaged", tiny, tiny_data, **kept, ema=0.8)
     names = {name for file in (averaged / "branch").glob("*.safetensors") for name in load_file(file)}
     assert {name for name in names if name.startswith("average/")}
-    one = run(tmp_path / "one", tiny, data, **later, branch_from=str(averaged))
-    other = run(tmp_path / "other", tiny, data, **later, branch_from=str(plain))
+    one = run(tmp_path / "one", tiny, tiny_data, **later, branch_from=str(averaged))
+    other = run(tmp_path / "other", tiny, tiny_data, **later, branch_from=str(plain))
     assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
-    fresh = run(tmp_path / "fresh", tiny, data, **later, branch_from=str(plain), ema=0.8)
-    went_on = run(tmp_path / "went-on", tiny, data, **later, branch_from=str(averaged), ema=0.8)
-    whole = run(tmp_path / "whole", tiny, data, **later, warmup_steps=1, ema=0.8)
+    fresh = run(tmp_path / "fresh", tiny, tiny_data, **later, branch_from=str(plain), ema=0.8)
+    went_on = run(tmp_path / "went-on", tiny, tiny_data, **later, branch_from=str(averaged), ema=0.8)
+    whole = run(tmp_path / "whole", tiny, tiny_data, **later, warmup_steps=1, ema=0.8)
     assert (went_on / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert (fresh / "model.safetensors").read_bytes() != (whole / "model.safetensors").read_bytes()
     assert steps_of(fresh) == steps_of(went_on)
 
 
-def test_rates_are_tried_without_an_average(tmp_path: Path, tiny: Path, data: Path) -> None:
+def test_rates_are_tried_without_an_average(tmp_path: Path, tiny: Path, tiny_data: Path) -> None:
     asked = {"lr_probe": True, "lr_probe_factors": [1.0, 3.0], "lr_probe_steps": 3}
-    plain = json.loads((run(tmp_path / "plain", tiny, data, **asked) / "lr_probe.json").read_text())
-    made = json.loads((run(tmp_path / "ema", tiny, data, **asked, ema=0.99) / "lr_probe.json").read_text())
+    plain = json.loads((run(tmp_path / "plain", tiny, tiny_data, **asked) / "lr_probe.json").read_text())
+    made = json.loads((run(tmp_path / "ema", tiny, tiny_data, **asked, ema=0.99) / "lr_probe.json").read_text())
     assert made == plain
 
 
-def test_an_adapter_is_averaged_by_its_factors(tmp_path: Path, tiny: Path, data: Path) -> None:
+def test_an_adapter_is_averaged_by_its_factors(tmp_path: Path, tiny: Path, tiny_data: Path) -> None:
     more = {"strategy": "lora", "strategy_options": {"rank": 4, "train_tables": False}}
-    plain, made = (weights(run(tmp_path / f"{beta}", tiny, data, **more, ema=beta)) for beta in (0.0, 0.8))
+    plain, made = (weights(run(tmp_path / f"{beta}", tiny, tiny_data, **more, ema=beta)) for beta in (0.0, 0.8))
     base = weights(tiny)
     moved = {name for name in base if not torch.equal(base[name], made[name])}
     assert moved == {name for name in base if not torch.equal(base[name], plain[name])} != set()
     assert all((made[name] - base[name]).norm() < (plain[name] - base[name]).norm() for name in moved)
 
 
-def test_an_average_that_would_never_be_taken_is_refused(tmp_path: Path, tiny: Path, data: Path) -> None:
+def test_an_average_that_would_never_be_taken_is_refused(tmp_path: Path, tiny: Path, tiny_data: Path) -> None:
     with pytest.raises(ConfigError, match="nothing would be averaged"):
-        run(tmp_path / "out", tiny, data, ema=0.9, ema_every=9)
+        run(tmp_path / "out", tiny, tiny_data, ema=0.9, ema_every=9)
