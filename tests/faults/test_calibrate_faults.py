@@ -1,9 +1,6 @@
 """calibrate is killed, stopped and finds damaged work; running the same command again must give the same bytes."""
 
-import json
-import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +8,13 @@ import pytest
 
 import langadapt
 from langadapt.core import interrupt
-from langadapt.core.artifact import open_artifact, partial_folder
+from langadapt.core.artifact import partial_folder
 from langadapt.core.errors import Interrupted
-from langadapt.core.io import sha256_file
 from langadapt.core.progress import Event, Note
 from langadapt.select.measure import Meter
 from langadapt.steps import _measuring
-from tests.faults import launch
-from tests.faults.test_train_faults import FORK, Case, Run
+from tests.faults.test_train_faults import Case, Run, files_of, target
+from tests.faults.test_train_faults import start as start_run
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 
 
@@ -32,28 +28,17 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
         "compute": "fp32",
     }  # fmt: skip
     langadapt.calibrate(out=folder / "reference", **config)
-    return Case(config, files_of(folder / "reference"))
+    return Case(config, files_of(folder / "reference", "statistics"))
 
 
-def files_of(place: Path) -> dict[str, str]:
-    artifact = open_artifact(place, "statistics")
-    artifact.verify()
-    return {name: sha256_file(place / name) for name in [*artifact.manifest["files"], "artifact.json"]}
-
-
-def target(out: Path, config: Path, log: Path, extra: list[str]) -> None:
+def keeping(*given: Any) -> None:
+    """In a process of its own: what was measured is kept after every batch."""
     _measuring.KEEP_SECONDS = 0.0
-    with log.open("w") as sys.stdout, log.with_suffix(".err").open("w") as sys.stderr:
-        code = launch.main(["calibrate", str(out), str(config), *extra])
-    os._exit(code)
+    target(*given)
 
 
 def start(folder: Path, case: Case, *extra: str) -> Run:
-    config, log = folder / "config.json", folder / f"log-{len(list(folder.iterdir()))}"
-    config.write_text(json.dumps(case.config))
-    process = FORK.Process(target=target, args=(folder / "out", config, log, list(extra)))
-    process.start()
-    return Run(process, log)
+    return start_run(folder, case, *extra, verb="calibrate", job=keeping)
 
 
 def finish(folder: Path, case: Case) -> list[str]:
@@ -61,7 +46,7 @@ def finish(folder: Path, case: Case) -> list[str]:
     interrupt._seen.clear()
     heard: list[Event] = []
     langadapt.calibrate(out=folder / "out", listener=heard.append, **case.config)
-    assert files_of(folder / "out") == case.reference
+    assert files_of(folder / "out", "statistics") == case.reference
     assert not partial_folder(folder / "out").exists()
     return [event.text for event in heard if isinstance(event, Note)]
 

@@ -1,9 +1,7 @@
 """refine-embeddings is killed, signalled and poisoned; running the same command again must give the same bytes."""
 
 import json
-import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,8 @@ from langadapt.core import interrupt
 from langadapt.core.artifact import partial_folder
 from langadapt.core.errors import Interrupted, LangadaptError, ResourceError
 from langadapt.train import distill
-from tests.faults import launch
-from tests.faults.test_train_faults import FORK, Case, Run, files_of, stop_after
+from tests.faults.test_train_faults import Case, Run, files_of, stop_after
+from tests.faults.test_train_faults import start as start_run
 from tests.fixtures import refined
 
 STEPS = 15
@@ -41,18 +39,8 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(config, files_of(folder / "reference"))
 
 
-def target(out: Path, config: Path, log: Path, extra: list[str]) -> None:
-    with log.open("w") as sys.stdout, log.with_suffix(".err").open("w") as sys.stderr:
-        code = launch.main(["refine-embeddings", str(out), str(config), *extra])
-    os._exit(code)
-
-
 def start(folder: Path, case: Case, *extra: str) -> Run:
-    config, log = folder / "config.json", folder / f"log-{len(list(folder.iterdir()))}"
-    config.write_text(json.dumps(case.config))
-    process = FORK.Process(target=target, args=(folder / "out", config, log, list(extra)))
-    process.start()
-    return Run(process, log)
+    return start_run(folder, case, *extra, verb="refine-embeddings")
 
 
 def finish(folder: Path, case: Case) -> None:

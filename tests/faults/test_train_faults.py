@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ class Case:
     reference: dict[str, str]
 
 
-def files_of(place: Path) -> dict[str, str]:
-    artifact = open_artifact(place, "model")
+def files_of(place: Path, kind: str = "model") -> dict[str, str]:
+    artifact = open_artifact(place, kind)
     artifact.verify()
     return {name: sha256_file(place / name) for name in [*artifact.manifest["files"], "artifact.json"]}
 
@@ -70,11 +70,11 @@ def case(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Case:
     return make_case(tmp_path_factory.mktemp("train"), tiny)
 
 
-def target(out: Path, config: Path, log: Path, extra: list[str]) -> None:
+def target(out: Path, config: Path, log: Path, extra: list[str], verb: str = "cpt") -> None:
     # as the reference was made: the server may have been started while a test had set another number
     torch.set_num_threads(1)
     with log.open("w") as sys.stdout, log.with_suffix(".err").open("w") as sys.stderr:
-        code = launch.main(["cpt", str(out), str(config), *extra])
+        code = launch.main([verb, str(out), str(config), *extra])
     os._exit(code)
 
 
@@ -105,11 +105,13 @@ class Run:
         return int(self.process.exitcode)
 
 
-def start(folder: Path, case: Case, *extra: str, **changes: Any) -> Run:
+def start(
+    folder: Path, case: Case, *extra: str, verb: str = "cpt", job: Callable[..., None] = target, **changes: Any
+) -> Run:
     config = folder / "config.json"
     config.write_text(json.dumps(case.config | changes))
     log = folder / f"log-{time.monotonic_ns()}"
-    process = FORK.Process(target=target, args=(folder / "out", config, log, list(extra)))
+    process = FORK.Process(target=job, args=(folder / "out", config, log, list(extra), verb))
     process.start()
     return Run(process, log)
 
