@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, get_args
 
 import typer
@@ -15,6 +15,21 @@ PANEL = "Output"
 def switch(*names: str, help: str, panel: str, **more: Any) -> Any:
     """A flag without a value."""
     return typer.Option(*names, help=help, metavar="", show_default=False, rich_help_panel=panel, **more)
+
+
+def action(known: Collection[str]) -> Any:
+    """The argument of a command that does one of several things."""
+    return typer.Argument(metavar="ACTION", help=f"{', '.join(known)}.", autocompletion=lambda: list(known))
+
+
+def check_action(command: str, given: str, known: Collection[str]) -> None:
+    """ConfigError with the nearest one for an action that the command does not have."""
+    from langadapt.core.config import nearest
+    from langadapt.core.errors import ConfigError
+
+    if given not in known:
+        near = nearest(given, list(known)) or next(iter(known))
+        raise ConfigError(f"`{command} {given}` is not known", hint=f"did you mean `langadapt {command} {near}`?")
 
 
 SHARED: dict[str, Any] = {

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langadapt.cli.options import shared
+from langadapt.cli.options import check_action, shared
 from langadapt.cli.output import screen
-from langadapt.core.config import nearest
-from langadapt.core.errors import ConfigError
 from langadapt.core.sources import show_value
 from langadapt.core.types import Table
 
@@ -48,9 +46,7 @@ def recipe(
     ] = None,
 ) -> None:
     """Do one of the three."""
-    if action not in ACTIONS:
-        near = nearest(action, list(ACTIONS)) or ACTIONS[0]
-        raise ConfigError(f"`recipe {action}` is not known", hint=f"did you mean `langadapt recipe {near}`?")
+    check_action("recipe", action, ACTIONS)
     if action == "schema":
         from langadapt.recipe.schema import recipe_schema
 

@@ -15,9 +15,9 @@ import typer
 
 from langadapt.cli.execute import stdin_as_file
 from langadapt.cli.listener import listening
-from langadapt.cli.options import shared, switch
+from langadapt.cli.options import action as one_action
+from langadapt.cli.options import check_action, shared, switch
 from langadapt.cli.output import screen, visible
-from langadapt.core.config import nearest
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.progress import Progress
 from langadapt.core.types import Table
@@ -52,10 +52,7 @@ def register(app: typer.Typer) -> None:
 
 
 def tokenizer(
-    action: Annotated[
-        str,
-        typer.Argument(metavar="ACTION", help=f"{', '.join(ACTIONS)}.", autocompletion=lambda: list(ACTIONS)),
-    ],
+    action: Annotated[str, one_action(ACTIONS)],
     words: Annotated[
         list[str], typer.Argument(metavar="TOK...", help="Tokenizers; behind one of them a text, or ids.")
     ],
@@ -73,9 +70,7 @@ def tokenizer(
     ] = False,
 ) -> None:  # fmt: skip
     """Do one of the four."""
-    if action not in ACTIONS:
-        near = nearest(action, list(ACTIONS)) or ACTIONS[0]
-        raise ConfigError(f"`tokenizer {action}` is not known", hint=f"did you mean `langadapt tokenizer {near}`?")
+    check_action("tokenizer", action, ACTIONS)
     measures = action in ("stats", "compare")
     if measures != bool(text):
         raise ConfigError(f"`tokenizer {action}` {'needs' if measures else 'takes no'} --text",

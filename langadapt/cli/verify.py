@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from langadapt.cli.listener import listening
-from langadapt.cli.options import shared
+from langadapt.cli.options import action as one_action
+from langadapt.cli.options import check_action, shared
 from langadapt.cli.output import screen, visible
-from langadapt.core.config import nearest
 from langadapt.core.errors import ConfigError, DataError, LangadaptError
 from langadapt.core.progress import Progress
 from langadapt.core.types import Table
@@ -40,10 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    action: Annotated[
-        str,
-        typer.Argument(metavar="ACTION", help=f"{', '.join(ACTIONS)}.", autocompletion=lambda: list(ACTIONS)),
-    ],
+    action: Annotated[str, one_action(ACTIONS)],
     places: Annotated[
         list[str], typer.Argument(metavar="ARTIFACT...", help="Folders; of `vocab` also a .gguf file or a hub id.")
     ],
@@ -64,9 +61,7 @@ def verify(
     ] = "20MB",
 ) -> None:  # fmt: skip
     """Do one of them."""
-    if action not in ACTIONS:
-        near = nearest(action, list(ACTIONS)) or next(iter(ACTIONS))
-        raise ConfigError(f"`verify {action}` is not known", hint=f"did you mean `langadapt verify {near}`?")
+    check_action("verify", action, ACTIONS)
     words, count = ACTIONS[action]
     if len(places) != count:
         raise ConfigError(f"`verify {action}` takes {words}, not {len(places)}")
