@@ -8,10 +8,11 @@ from typing import Any
 
 from langadapt.core import verb as verbs
 from langadapt.core.artifact import Artifact
-from langadapt.core.config import InputField, Shape, input_fields, nearest, validate
+from langadapt.core.config import InputField, Shape, input_fields, nearest
 from langadapt.core.deadline import time_limit
 from langadapt.core.errors import ConfigError
 from langadapt.core.progress import Listener, Progress, ignore
+from langadapt.core.validate import validate
 from langadapt.core.verb import Verb
 
 _Place = str | Path | Artifact

@@ -14,6 +14,7 @@ import typer
 
 from langadapt.cli import app as program
 from langadapt.cli.bind import OWN, register_verb
+from langadapt.cli.commands import register_command
 from langadapt.cli.flags import bindings, show_default
 from langadapt.cli.options import SHARED
 from langadapt.core import listing
@@ -92,7 +93,7 @@ def _verb(verb: Verb) -> list[str]:
 
 def _command(name: str) -> list[str]:
     app = typer.Typer()
-    program.register_command(app, name)
+    register_command(app, name)
     info = app.registered_commands[0]
     own = {key: value for key, value in _annotations(info.callback).items() if key not in SHARED}
     words = [

@@ -221,21 +221,13 @@ def build(name: str | None, verbs: list[str], commands: list[str]) -> "typer.Typ
             app.command(verb, help=escape(listing.summary("langadapt.steps", verb)), rich_help_panel="Verbs")(_stub)
     for command in commands:
         if command == name:
+            from langadapt.cli.commands import register_command
+
             register_command(app, command)
         else:
             text = escape(listing.summary("langadapt.cli", command))
             app.command(command, help=text, rich_help_panel="Commands")(_stub)
     return app
-
-
-def register_command(app: "typer.Typer", command: str) -> None:
-    """Import the file of one command and let it add itself to the app."""
-    import importlib
-
-    stem = command.replace("-", "_")
-    if not (listing.folder("langadapt.cli") / f"{stem}.py").is_file():
-        stem += "_"  # `list_.py`: the plain name would hide a built-in
-    importlib.import_module(f"langadapt.cli.{stem}").register(app)
 
 
 def _root() -> None:

@@ -206,7 +206,7 @@ def words_of(name: str) -> list[Word]:
         register_verb(app, name)
         inputs = {item.name: item for item in bindings(load(name).config)}
     else:
-        from langadapt.cli.app import register_command
+        from langadapt.cli.commands import register_command
 
         register_command(app, name)
     callback: Any = app.registered_commands[0].callback

@@ -9,8 +9,9 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from langadapt.core.config import Options, StepConfig, input_fields, validate
+from langadapt.core.config import Options, StepConfig, input_fields
 from langadapt.core.errors import ConfigError
+from langadapt.core.validate import validate
 from langadapt.core.yaml import Loaded, parse_value, resolve_scalar
 
 Config = TypeVar("Config", bound=Options)

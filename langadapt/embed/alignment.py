@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from langadapt.core.errors import DataError
-from langadapt.embed.inputs import Floats, Ints
 from langadapt.embed.nearest import neighbors, unit
 from langadapt.embed.rotation import procrustes, widened
+from langadapt.embed.types import Floats, Ints
 from langadapt.embed.vectors import WordVectors
 
 # One base word in ten is kept out of the fit that is tried; more than 1,000 say no more, fewer than 20 nothing.

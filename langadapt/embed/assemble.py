@@ -13,8 +13,8 @@ from langadapt.core.io import read_json_object
 from langadapt.core.progress import Progress
 from langadapt.core.types import TokenMatch
 from langadapt.embed.ids import names_ids, remapped, without_ids
-from langadapt.embed.inputs import Floats, Ints
 from langadapt.embed.rowmap import RowMap
+from langadapt.embed.types import Floats, Ints
 from langadapt.model.facts import HEADS, text_config
 from langadapt.model.kinds import generates
 from langadapt.model.roles import role_ids

@@ -19,8 +19,8 @@ import numpy as np
 
 from langadapt.core import interrupt
 from langadapt.core.progress import Progress
-from langadapt.embed.inputs import Ints
 from langadapt.embed.sums import Doubles, added_up
+from langadapt.embed.types import Ints
 from langadapt.embed.words import words_of
 
 _TENSION = 4.0

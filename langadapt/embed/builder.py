@@ -10,8 +10,9 @@ from langadapt.core.errors import LangadaptError
 from langadapt.core.rng import stream_key
 from langadapt.core.types import NewToken
 from langadapt.embed.dense import Dense
-from langadapt.embed.inputs import Floats, InitInputs, Ints
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.rowmap import RowMap
+from langadapt.embed.types import Floats, Ints
 
 # A line of hundreds of entries is stored whole in the map; the provenance names the heaviest.
 MOST_PIECES = 16

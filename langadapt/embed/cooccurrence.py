@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from langadapt.core import interrupt
-from langadapt.embed.inputs import Floats, Ints
 from langadapt.embed.sums import added_up
+from langadapt.embed.types import Floats, Ints
 
 if TYPE_CHECKING:
     import torch

@@ -13,11 +13,12 @@ from langadapt.core.registry import method
 from langadapt.core.units import Count
 from langadapt.embed.bitext import WordPairs, word_pairs
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.inputs import InitInputs, Ints, Vocabulary
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import spelled
 from langadapt.embed.sums import Doubles, added_up
 from langadapt.embed.token_counts import TokenCounts
+from langadapt.embed.types import Ints, Vocabulary
 
 # A token that begins a word counts twice among those that stand in for another: it says more of what the word means.
 _BEGINS_A_WORD = 2.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from langadapt.embed.inputs import Floats, Ints
+from langadapt.embed.types import Floats, Ints
 
 # A row must come out as the same bits whichever rows stand beside it, so every product has the same shape.
 _LINES_AT_A_TIME = 256

@@ -17,7 +17,7 @@ from langadapt.core.child import MOST_MEMORY, run_child
 from langadapt.core.errors import DataError
 from langadapt.core.fasttext_file import check_whole
 from langadapt.core.io import pretty_json, read_json_object, write_durably
-from langadapt.embed.inputs import Floats, Ints
+from langadapt.embed.types import Floats, Ints
 
 _CODE = "import sys; from langadapt.embed.fasttext_process import child; child(sys.argv[1])"
 # Loading runs at the speed of the disk; a file that takes longer than this hangs.

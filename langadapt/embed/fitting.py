@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 from langadapt.core import interrupt
-from langadapt.embed.inputs import Floats
 from langadapt.embed.rotation import Doubles, procrustes, widened
+from langadapt.embed.types import Floats
 
 Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 # Penalties that leave-one-out chooses from, in mean squares of a dimension: 17, half a decade apart.

@@ -9,11 +9,12 @@ from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
 from langadapt.core.units import Bytes
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.inputs import Floats, InitInputs
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.nearest import sparse_weights, unit
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import spelled
 from langadapt.embed.token_vectors import token_vectors
+from langadapt.embed.types import Floats
 
 
 class Options(BaseOptions):

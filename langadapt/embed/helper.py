@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from langadapt.core.errors import DataError
-from langadapt.embed.inputs import Floats, Ints, Role
+from langadapt.embed.types import Floats, Ints, Role
 from langadapt.model.pairing import pair
 from langadapt.model.tables import Tables, open_tables
 from langadapt.model.token_table import TokenTable

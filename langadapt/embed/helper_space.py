@@ -8,8 +8,9 @@ import numpy as np
 from langadapt.core.types import NewToken
 from langadapt.embed.builder import RowMapBuilder
 from langadapt.embed.fitting import Fit, Flags, fit, held_out_cosine
-from langadapt.embed.inputs import Floats, InitInputs, Ints
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.spelling import spelled
+from langadapt.embed.types import Floats, Ints
 
 # Parts in which anchors are hidden, for the quality of a learned helper.
 _FOLDS = 5

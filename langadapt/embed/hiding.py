@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from langadapt.core.types import NewToken
-from langadapt.embed.inputs import Floats, InitInputs, Ints
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.rowmap import RowMap
+from langadapt.embed.types import Floats, Ints
 from langadapt.model.token_table import TokenTable
 from langadapt.model.without import table_without, tokenizer_without
 

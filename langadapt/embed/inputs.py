@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from langadapt.core.errors import ConfigError, LangadaptError
 from langadapt.core.progress import Progress
 from langadapt.core.rng import stream
 from langadapt.core.types import NewToken
+from langadapt.embed.types import Floats, Ints, Role, Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from langadapt.embed.trained_helper import TrainedHelper
     from langadapt.embed.vectors import WordVectors
 
-Role = Literal["input", "head", "tied"]
-Floats = np.ndarray[Any, np.dtype[np.float32]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 Opened = TypeVar("Opened")
 
 # What `@method(needs=...)` may name, and how a person gives it. `a|b`: one of the two is enough; `a?`: used if there.
@@ -41,14 +38,6 @@ NEEDS = {
 }
 # There for every method; named in `needs` so that `langadapt show method` can say what a method looks at.
 ALWAYS = ("base_tokenizer", "target_tokenizer", "base_rows")
-
-
-class Vocabulary(Protocol):
-    """What a method may ask of a tokenizer."""
-
-    def spell(self, content: bytes) -> list[int]: ...
-    def bytes_of(self, id: int) -> bytes: ...
-    def piece(self, id: int) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -163,11 +152,6 @@ class InitInputs:
         if need in NEEDS:
             raise ConfigError(f"`{need}` is missing", hint=f"give {NEEDS[need]}")
         raise LangadaptError(f"internal: a method asked for {need}, and the step did not offer it")
-
-
-def is_vectors(path: Path) -> bool:
-    """Does the name say that this is a file of word vectors, and not text to learn them from?"""
-    return path.name.lower().endswith((".bin", ".vec", ".vec.gz")) and not path.is_dir()
 
 
 def check_needs(name: str, needs: Sequence[str], given: Mapping[str, object]) -> None:

@@ -10,9 +10,10 @@ from langadapt.core.config import Options as BaseOptions
 from langadapt.core.errors import ConfigError
 from langadapt.core.registry import method
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.inputs import InitInputs, Vocabulary
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import spelled
+from langadapt.embed.types import Vocabulary
 from langadapt.model.bare_model import merges_of
 
 # Old id -> its weight in a row; the weights sum to 1.

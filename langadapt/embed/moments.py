@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from langadapt.embed.inputs import Floats, Ints
+from langadapt.embed.types import Floats, Ints
 
 Doubles = np.ndarray[Any, np.dtype[np.float64]]
 # 8,192 rows x 4,096 dimensions x 8 bytes = 268 MB.

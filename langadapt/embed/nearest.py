@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from langadapt.embed.inputs import Floats, Ints
+from langadapt.embed.types import Floats, Ints
 
 if TYPE_CHECKING:
     import torch

@@ -7,10 +7,11 @@ from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
 from langadapt.embed.builder import RowMapBuilder
 from langadapt.embed.helper_space import helper_space
-from langadapt.embed.inputs import Floats, InitInputs, Ints
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.pursuit import pursue
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import spelled
+from langadapt.embed.types import Floats, Ints
 
 # Share of a helper row's length left over when shared tokens explain none of it, within rounding.
 _NOTHING = 0.9999

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from langadapt.embed.inputs import Ints, Vocabulary
 from langadapt.embed.sums import Doubles, added_up
+from langadapt.embed.types import Ints, Vocabulary
 from langadapt.model.cuts import cut_points
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from langadapt.core.errors import DataError
-from langadapt.embed.inputs import Floats, Ints, Role
+from langadapt.embed.types import Floats, Ints, Role
 from langadapt.model.token_table import TokenTable
 from langadapt.model.weights import TensorInfo, read_header, read_tensor
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from langadapt.embed.inputs import Floats, Ints
 from langadapt.embed.nearest import unit
+from langadapt.embed.types import Floats, Ints
 
 if TYPE_CHECKING:
     import torch

@@ -7,10 +7,11 @@ from langadapt.core.errors import DataError
 from langadapt.core.registry import method
 from langadapt.core.types import NewToken
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.inputs import InitInputs, Ints
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import spelled
 from langadapt.embed.stored import StoredMaps, vocabulary_digest
+from langadapt.embed.types import Ints
 
 
 class Options(BaseOptions):

@@ -18,8 +18,8 @@ import numpy as np
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_lines, write_json_lines
 from langadapt.embed.dense import Dense
-from langadapt.embed.inputs import Floats, Ints
 from langadapt.embed.moments import covariance_factor, mean_and_deviation
+from langadapt.embed.types import Floats, Ints
 from langadapt.model.save import saving
 
 MAP_FILE = "row_map.safetensors"

@@ -8,9 +8,10 @@ from pydantic import Field
 from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.inputs import Floats, InitInputs, Ints
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.script_groups import Group, group_of, wider
+from langadapt.embed.types import Floats, Ints
 
 # Rows of a group that are summed at a time.
 _ROWS_AT_A_TIME = 8192

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from langadapt.core.errors import DataError
 from langadapt.core.io import sha256_text
-from langadapt.embed.inputs import Ints, Role, Vocabulary
 from langadapt.embed.rowmap import RowMap, load_maps
+from langadapt.embed.types import Ints, Role, Vocabulary
 from langadapt.model.token_table import TokenTable
 
 

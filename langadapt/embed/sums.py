@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from langadapt.embed.inputs import Ints
+from langadapt.embed.types import Ints
 
 Doubles = np.ndarray[Any, np.dtype[np.float64]]
 

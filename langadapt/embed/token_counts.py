@@ -9,8 +9,9 @@ import numpy as np
 from langadapt.core import interrupt
 from langadapt.core.errors import DataError
 from langadapt.embed.bitext import WordPairs
-from langadapt.embed.inputs import InitInputs, Ints
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.sums import Doubles, added_up
+from langadapt.embed.types import Ints
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from langadapt.embed.fasttext_process import END_OF_LINE
-from langadapt.embed.inputs import Floats, InitInputs, Ints, Vocabulary
+from langadapt.embed.inputs import InitInputs
+from langadapt.embed.types import Floats, Ints, Vocabulary
 from langadapt.embed.vectors import learned
 
 _TEXTS_AT_A_TIME = 256

@@ -11,8 +11,8 @@ import numpy as np
 from langadapt.core.errors import DataError
 from langadapt.core.progress import Progress
 from langadapt.core.rng import stream
-from langadapt.embed.inputs import Floats, Ints, Role
 from langadapt.embed.kept import keep, kept, place_of
+from langadapt.embed.types import Floats, Ints, Role
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

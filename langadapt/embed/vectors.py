@@ -13,8 +13,8 @@ from langadapt.core.progress import Progress
 from langadapt.core.units import show_bytes
 from langadapt.core.unpack import open_bytes
 from langadapt.embed import fasttext_process
-from langadapt.embed.inputs import Floats, Ints, is_vectors
 from langadapt.embed.kept import keep, kept, place_of
+from langadapt.embed.types import Floats, Ints
 from langadapt.embed.words import words_of
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class WordVectors:
         if self.counts is not None:
             return self.counts.astype(np.float64)
         return np.asarray(1.0 / np.arange(1, len(self.words) + 1))
+
+
+def is_vectors(path: Path) -> bool:
+    """Does the name say that this is a file of word vectors, and not text to learn them from?"""
+    return path.name.lower().endswith((".bin", ".vec", ".vec.gz")) and not path.is_dir()
 
 
 def open_vectors(path: Path, digest: str, texts: Callable[[], Iterator[str]], progress: Progress) -> WordVectors:

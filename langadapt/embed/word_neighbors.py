@@ -10,14 +10,15 @@ from langadapt.core.errors import ConfigError
 from langadapt.core.types import NewToken
 from langadapt.embed.alignment import Alignment, aligned
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.inputs import Floats, InitInputs, Ints
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.nearest import neighbors, softened, unit
 from langadapt.embed.rotation import widened
+from langadapt.embed.types import Floats, Ints
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from langadapt.embed.inputs import Vocabulary
+    from langadapt.embed.types import Vocabulary
     from langadapt.embed.vectors import WordVectors
 
 How = Literal["words", "ngrams"]

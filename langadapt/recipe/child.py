@@ -22,9 +22,9 @@ from typing import Any
 
 from langadapt.core import deadline, interrupt
 from langadapt.core import verb as verbs
-from langadapt.core.config import validate
 from langadapt.core.errors import LangadaptError
 from langadapt.core.progress import Advanced, Event, Progress
+from langadapt.core.validate import validate
 
 # Ten reports a second are enough for a bar; a loop over a million documents would spend seconds on the pipe.
 _REPORT_SECONDS = 0.1

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from langadapt.core.config import StepConfig, validate
+from langadapt.core.config import StepConfig
+from langadapt.core.validate import validate
 from langadapt.core.verb import Verb
 from langadapt.recipe.axes import Point
 from langadapt.recipe.sources import FromStep, Source

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from langadapt.select.windows import Cut
-    from langadapt.steps.calibrate import Config
+    from langadapt.steps._calibrate_config import Config
 
 Encode = Callable[[list[str]], list[list[int]]]
 # Settings that decide what a number means: languages that are compared have to have them in common.

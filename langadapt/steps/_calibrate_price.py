@@ -11,7 +11,7 @@ from langadapt.steps._measuring import token_seconds, work_of
 from langadapt.steps._vocabulary import first_texts, size_of
 
 if TYPE_CHECKING:
-    from langadapt.steps.calibrate import Config
+    from langadapt.steps._calibrate_config import Config
     from langadapt.train.footprint import Shape, Work
 
 # Program start, loading, tokenising the sample; reading, cutting and writing are small beside the model.

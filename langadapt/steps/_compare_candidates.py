@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Inputs
 from langadapt.core.registry import Method, load_method, method_names
+from langadapt.core.validate import validate
 from langadapt.steps._init_config import helper_is_learned
 
 

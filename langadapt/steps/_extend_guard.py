@@ -9,8 +9,8 @@ from langadapt.core.inputs import Input
 from langadapt.steps._vocabulary import count
 
 if TYPE_CHECKING:
+    from langadapt.steps._extend_config import Config
     from langadapt.steps._extend_modes import Target
-    from langadapt.steps.extend_vocab import Config
     from langadapt.vocab.guard import Guard
     from langadapt.vocab.tokenizer_file import TokenizerFile
 

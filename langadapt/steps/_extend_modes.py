@@ -11,7 +11,7 @@ from langadapt.core.inputs import Input
 from langadapt.steps._vocabulary import count, lang_of, read, texts
 
 if TYPE_CHECKING:
-    from langadapt.steps.extend_vocab import Config
+    from langadapt.steps._extend_config import Config
     from langadapt.vocab.curve import Curve, Why
     from langadapt.vocab.guard import Guard
     from langadapt.vocab.slots import Slot
@@ -30,13 +30,6 @@ class Target:
     words: Mapping[str, int]
     unit: int
     shares: tuple[float, ...]
-
-
-def in_range(size: Any) -> Any:
-    """A size that a vocabulary can have."""
-    if size != "auto" and not 1 <= size <= 1_000_000:
-        raise ValueError("it must be from 1 to 1,000,000")
-    return size
 
 
 def most(config: "Config") -> int:

@@ -10,7 +10,7 @@ from langadapt.steps._extend_modes import most
 from langadapt.steps._vocabulary import lang_of, langs_of, size_of, table_rows, texts
 
 if TYPE_CHECKING:
-    from langadapt.steps.extend_vocab import Config
+    from langadapt.steps._extend_config import Config
     from langadapt.vocab.predict import Rates
 
 _SAMPLE_BYTES = 200_000

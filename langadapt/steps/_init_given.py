@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from langadapt.core.artifact import Output
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.registry import Method
-from langadapt.embed.inputs import Given, is_vectors
+from langadapt.embed.inputs import Given
+from langadapt.embed.vectors import is_vectors
 from langadapt.steps._vocabulary import size_of
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from langadapt.embed.snippets import Snippets
     from langadapt.model.compute import Compute
-    from langadapt.steps.refine_embeddings import Config
+    from langadapt.steps._refine_config import Config
     from langadapt.train.footprint import Shape
 
 # Program start, choosing the separator, loading three times, writing, hashing and comparing what was written.

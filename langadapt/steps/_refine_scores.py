@@ -11,7 +11,7 @@ from langadapt.core.progress import Progress
 if TYPE_CHECKING:
     from langadapt.evaluate.segments import ScoringSet
     from langadapt.model.compute import Compute
-    from langadapt.steps.refine_embeddings import Config
+    from langadapt.steps._refine_config import Config
 
 BEFORE, AFTER = "base", "adapted"
 _SAMPLES = 10_000

@@ -13,7 +13,7 @@ from langadapt.steps._vocabulary import texts
 
 if TYPE_CHECKING:
     from langadapt.model.spm_model import SpmModel
-    from langadapt.vocab.checks import Outcome
+    from langadapt.vocab.outcome import Outcome
     from langadapt.vocab.spm_file import Places
     from langadapt.vocab.tokenizer_file import TokenizerFile
 

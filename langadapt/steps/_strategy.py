@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langadapt.core.config import Options, validate
+from langadapt.core.config import Options
 from langadapt.core.errors import DataError
 from langadapt.core.inputs import Input
 from langadapt.core.progress import Progress
 from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Movable
+from langadapt.core.validate import validate
 
 if TYPE_CHECKING:
     from langadapt.select.inputs import SelectInputs

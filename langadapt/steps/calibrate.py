@@ -4,17 +4,15 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import CorpusInput, Flag, ModelInput, Reads, Runtime, StepConfig
 from langadapt.core.errors import DataError
 from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.io import sha256_file
 from langadapt.core.types import Estimate, Table
-from langadapt.core.units import Count, show_bytes
+from langadapt.core.units import show_bytes
+from langadapt.steps._calibrate_config import Config
 from langadapt.steps._calibrate_given import added_to, check_names, corpora_of, cut_of, encoder_of
 from langadapt.steps._calibrate_price import expected_tokens, price
 from langadapt.steps._measuring import go_on, load_meter, reading
@@ -28,35 +26,6 @@ if TYPE_CHECKING:
 KIND = "statistics"
 SCHEMA = 1
 HEAVY = True
-
-
-class Config(StepConfig):
-    """What calibrate takes."""
-
-    model: ModelInput
-    """Model to look at: a folder, a .gguf file or a hub id."""
-    corpora: dict[str, CorpusInput]
-    """Text by language, LANG=CORPUS each (made by prepare, of which the train part is read; or plain text)."""
-    tokens: Annotated[Annotated[Count, Field(ge=16)], Flag()] = 1_000_000
-    """Most tokens of text to read in each language; language-specific neurons want about a million."""
-    window_tokens: Annotated[Annotated[Count, Field(ge=16)], Flag()] = 512
-    """Tokens that the model reads at once; documents are packed."""
-    skip_first: Annotated[bool, Flag()] = False
-    """Leave out the first token of each document and window as well as special tokens and padding."""
-    chat: Annotated[bool, Flag()] = False
-    """Put each document into the model's chat template; for models that were tuned on conversations."""
-    taylor: Annotated[bool, Flag()] = False
-    """Measure what the loss would lose with each neuron too (LANDeRMT); needs a backward pass."""
-    document_separator: str = "auto"
-    """Token that opens each window and stands between documents; auto: the tokenizer's first, BOS before EOS."""
-    add: Annotated[str, Reads(("statistics",), flag_only=True)] | None = None
-    """Statistics of this model, measured in the same way, whose languages are kept."""
-    compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
-    """Precision of the weights and of all products; auto: bf16 where the processor has units for it."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], Flag(), Runtime()] = "auto"
-    """Where to compute."""
-    threads: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, Runtime()] = None
-    """CPU threads; the last bits of a result depend on it, so go on with the number that a run began with."""
 
 
 def check(config: Config) -> None:

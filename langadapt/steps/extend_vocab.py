@@ -2,20 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator, Field
+from typing import Any
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import CorpusInput, Flag, ModelInput, StepConfig
 from langadapt.core.errors import DataError
 from langadapt.core.inputs import Input, many, one
 from langadapt.core.io import pretty_json, read_json_object, write_durably, write_json_lines
-from langadapt.core.languages import Lang
 from langadapt.core.types import Table
-from langadapt.core.units import Bytes, Count, CountOrAuto
+from langadapt.steps._extend_config import Config
 from langadapt.steps._extend_guard import guarded
-from langadapt.steps._extend_modes import by_language, in_range, most, scripts_of, slots_of, stopped, target_of
+from langadapt.steps._extend_modes import by_language, most, scripts_of, slots_of, stopped, target_of
 from langadapt.steps._extend_price import estimate
 from langadapt.steps._sentencepiece import companion_of, sample_of
 from langadapt.steps._vocabulary import LOADED_TEXTS, lang_of, langs_of, table_rows, texts
@@ -26,46 +22,6 @@ KIND = "tokenizer"
 SCHEMA = 2
 
 
-class Config(StepConfig):
-    """What extend-vocab takes."""
-
-    model: ModelInput
-    """Base model: a folder, a .gguf file or a hub id; only its tokenizer is read."""
-    corpus: CorpusInput
-    """Text of the target language, made by prepare."""
-    guard: tuple[CorpusInput, ...] = ()
-    """Text whose tokens must not change: every word in it keeps its exact ids."""
-    also: tuple[CorpusInput, ...] = ()
-    """Text of further target languages; new tokens are shared out among all."""
-    mode: Annotated[Literal["append", "reserved", "same-size"], Flag()] = "append"
-    """Where new tokens go: behind all others, into reserved and spare ids, or instead of the least used old tokens."""
-    lang: Annotated[Lang | None, Flag()] = None
-    """Target language; by default that of the corpus."""
-    size: Annotated[CountOrAuto, AfterValidator(in_range), Flag("-n")] = 4000
-    """New tokens; auto: until 1,000 more save under 0.5 %. Fewer if the text has no more that are frequent enough."""
-    max_auto_size: Annotated[Count, Field(ge=100, le=1_000_000)] = 32_000
-    """New tokens with size `auto`, at most."""
-    min_count: Annotated[int, Field(ge=1)] = 10
-    """A token that the text ends with less often is left out, unless a kept token is built of it."""
-    max_token_bytes: Annotated[int, Field(ge=2, le=256)] = 32
-    """Longest new token."""
-    split_digits: Literal["auto", "yes", "no"] = "auto"
-    """Keep digits apart in new tokens; auto: if the base does."""
-    guard_rule: Literal["words", "script"] = "words"
-    """script: new tokens also hold a letter of the target's script, so all text without such letters keeps its ids."""
-    guard_forms: Literal["worth", "all", "none"] = "worth"
-    """Protected words as no text has them (capitalised, lower case, without a space): guard them all, none, or (BPE)
-    those that do not cost the target far more than they are worth. Words that text has are always guarded."""
-    reserved_pattern: str | None = None
-    """Regular expression for more tokens that mode `reserved` may take, such as `<extra_id_[0-9]+>`."""
-    temperature: Annotated[float, Field(ge=1, le=100)] = 2.0
-    """With several target languages each counts (its bytes) to the power 1/temperature; 1 takes the text as it is."""
-    max_corpus_bytes: Annotated[Bytes, Field(ge=1)] = 32_000_000
-    """Target text of each language to learn from, at most: more of it changes few tokens."""
-    max_guard_bytes: Annotated[Bytes, Field(ge=1)] = 64_000_000
-    """Text of each guard corpus to take words from, at most."""
-
-
 def run(config: Config, out: Output) -> Artifact:
     """Learn, write, and check the extended tokenizer."""
     from langadapt.model.load import load_tokenizer
@@ -73,6 +29,7 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.vocab.family import Wish, detect
     from langadapt.vocab.freeing import by_script
     from langadapt.vocab.gguf_probe import probe_hash
+    from langadapt.vocab.outcome import insist
     from langadapt.vocab.shares import in_units
 
     limit = most(config)
@@ -134,7 +91,7 @@ def run(config: Config, out: Output) -> Artifact:
     outcomes += loaded.loaded_checks(base_loaded, loaded_new, new, everything[:LOADED_TEXTS], gone=gone)
     checking.advance(len(outcomes) - checking.done, detail=outcomes[-1].name)
     checking.finish()
-    checks.insist(outcomes)
+    insist(outcomes)
     probe = {"base": probe_hash(base_loaded), "adapted": probe_hash(loaded_new)}
     if probe["base"] != probe["adapted"]:
         out.progress.warn(

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import Flag, OptionsOf, input_fields, validate
+from langadapt.core.config import Flag, OptionsOf, input_fields
 from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes
+from langadapt.core.validate import validate
 from langadapt.steps._init_auto import AUTO, auto_candidates, compare_all, with_auto
 from langadapt.steps._init_config import InitConfig, helper_is_learned, helper_needs_text
 

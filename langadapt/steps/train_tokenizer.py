@@ -17,8 +17,8 @@ from langadapt.core.units import Bytes, Count, show_bytes
 from langadapt.steps._vocabulary import LOADED_TEXTS, count, lang_of, langs_of, size_of, table_rows, texts
 
 if TYPE_CHECKING:
-    from langadapt.vocab.checks import Outcome
     from langadapt.vocab.family import Growth, Wish
+    from langadapt.vocab.outcome import Outcome
     from langadapt.vocab.tokenizer_file import TokenizerFile
 
 KIND = "tokenizer"
@@ -55,7 +55,8 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.model.matching import match
     from langadapt.model.roles import check_role_ids
     from langadapt.model.token_table import TokenTable
-    from langadapt.vocab import checks, fresh, loaded, metrics, moved_checks, tokenizer_file
+    from langadapt.vocab import fresh, loaded, metrics, moved_checks, tokenizer_file
+    from langadapt.vocab.outcome import insist
     from langadapt.vocab.renumber import write_renumbered
 
     model, corpora = one(out.inputs, "model"), many(out.inputs, "corpora")
@@ -84,7 +85,7 @@ def run(config: Config, out: Output) -> Artifact:
         moved_checks.chat_specials_follow(base_loaded, new_loaded, ids),
         loaded.loads_as_written(new_loaded, new, unseen[:LOADED_TEXTS]),
     ]
-    checks.insist(outcomes)
+    insist(outcomes)
     measured = metrics.compare(base.tokenizer, new.tokenizer, unseen, [], new.spelling)
     rows = table_rows(model.path, base)
     relation = match(tokens, TokenTable.from_folder(out.folder), base_rows=rows)

@@ -44,8 +44,9 @@ def run(config: Config, out: Output) -> Artifact:
     from langadapt.model.load import load_tokenizer
     from langadapt.model.matching import match
     from langadapt.model.token_table import TokenTable
-    from langadapt.vocab import checks, loaded, moved_checks, tokenizer_file, trimming
+    from langadapt.vocab import loaded, moved_checks, tokenizer_file, trimming
     from langadapt.vocab.family import detect
+    from langadapt.vocab.outcome import insist
     from langadapt.vocab.renumber import in_order, renumbered, write_renumbered
     from langadapt.vocab.words import count_words as words_in
 
@@ -71,7 +72,7 @@ def run(config: Config, out: Output) -> Artifact:
         base_loaded, load_tokenizer(out.folder), new, unseen[:LOADED_TEXTS], ids
     )
     outcomes += written
-    checks.insist(outcomes)
+    insist(outcomes)
     changed = _changed(config, base, new, words, ids)
     measured = _measure(base, new, unseen, ids)
     tables = _tables(model, base)

@@ -13,7 +13,7 @@ from langadapt.steps._verify_relation import Pair, Relation, relation_of
 
 if TYPE_CHECKING:
     from langadapt.steps._sentencepiece import Companion
-    from langadapt.vocab.checks import Outcome
+    from langadapt.vocab.outcome import Outcome
 
 # What the checks say, for people.
 SAID = {
@@ -242,7 +242,7 @@ def _rows(pair: Pair, relation: Relation) -> "tuple[list[Outcome], list[str]]":
     """Rows of kept tokens, where both folders are models and the second was not trained as a whole."""
     from langadapt.model.kept_rows import kept_rows
     from langadapt.model.tables import open_tables
-    from langadapt.vocab.checks import Outcome
+    from langadapt.vocab.outcome import Outcome
 
     lacking = [folder for folder in (pair.base_folder, pair.new_folder) if not any(folder.glob("*.safetensors"))]
     if lacking:

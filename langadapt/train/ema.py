@@ -7,14 +7,12 @@ the average is for is to stay near it. Averages are fp32, of the parameters that
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
+from torch import nn
 
 from langadapt.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from langadapt.train.optimiser import Optimiser
 
 Mode = Literal["export", "live"]
 # Begins the names of averages in a checkpoint.
@@ -53,14 +51,20 @@ def averaging_of(wishes: Wishes, steps: int) -> Averaging | None:
     return Averaging(wishes.ema, wishes.ema_every, wishes.ema_mode)
 
 
-class Average:
-    """The averages of an optimiser's parameters, by name, as they are now."""
+class Moving(Protocol):
+    """What is averaged: an optimiser's parameters by name; `refresh` tells what is made of them that they moved."""
 
-    def __init__(self, optimiser: "Optimiser", averaging: Averaging) -> None:
-        self._optimiser, self.averaging = optimiser, averaging
-        self.values = {
-            name: value.detach().to(torch.float32, copy=True) for name, value in optimiser.parameters.items()
-        }
+    parameters: dict[str, nn.Parameter]
+
+    def refresh(self) -> None: ...
+
+
+class Average:
+    """The averages of what moves, by name, as they are now."""
+
+    def __init__(self, moving: Moving, averaging: Averaging) -> None:
+        self._moving, self.averaging = moving, averaging
+        self.values = {name: value.detach().to(torch.float32, copy=True) for name, value in moving.parameters.items()}
         self._restored: set[str] = set()
 
     @torch.no_grad()
@@ -68,36 +72,36 @@ class Average:
         """After step number `step` (from 1): average if it is one of those, and in `live` mode move the weights."""
         if step % self.averaging.every:
             return
-        for name, value in self._optimiser.parameters.items():
+        for name, value in self._moving.parameters.items():
             # of two equal numbers it makes that number again: places that are held stay what they are
             self.values[name].lerp_(value.float(), 1.0 - self.averaging.beta)
             if self.averaging.mode == "live":
                 value.copy_(self.values[name])
         if self.averaging.mode == "live":
-            self._optimiser.refresh()
+            self._moving.refresh()
 
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Inside the block the model computes with the averages; afterwards with its weights, bit for bit."""
-        parameters = self._optimiser.parameters
+        parameters = self._moving.parameters
         own = {name: value.data for name, value in parameters.items()}
         for name, value in parameters.items():
             value.data = self.values[name].to(value.dtype)
-        self._optimiser.refresh()
+        self._moving.refresh()
         try:
             yield
         finally:
             for name, value in parameters.items():
                 value.data = own[name]
-            self._optimiser.refresh()
+            self._moving.refresh()
 
     @torch.no_grad()
     def finish(self) -> None:
         """The weights become what is to be written."""
         if self.averaging.mode == "export":
-            for name, value in self._optimiser.parameters.items():
+            for name, value in self._moving.parameters.items():
                 value.copy_(self.values[name])
-            self._optimiser.refresh()
+            self._moving.refresh()
 
     def around(self, other: Callable[[], AbstractContextManager[None]]) -> Callable[[], AbstractContextManager[None]]:
         """`other`, and inside it what would be written."""
@@ -128,7 +132,7 @@ class Average:
     @torch.no_grad()
     def settle(self) -> None:
         """After a checkpoint was restored: averages that it did not hold begin at its weights, as those of a branch."""
-        for name, value in self._optimiser.parameters.items():
+        for name, value in self._moving.parameters.items():
             if name not in self._restored:
                 self.values[name].copy_(value)
         self._restored.clear()

@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from langadapt.core.config import validate
 from langadapt.core.registry import load_method
 from langadapt.core.types import Movable, Portion
+from langadapt.core.validate import validate
 from langadapt.train.stages import StageOptions, names_of_stages
 
 if TYPE_CHECKING:

@@ -5,44 +5,19 @@ What holds for one kind of model only is asked of the family: BPE's own are here
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from langadapt.core.errors import DataError
 from langadapt.core.progress import Task
 from langadapt.core.rng import stream
 from langadapt.vocab.family import Family
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.letters import became_unknown
+from langadapt.vocab.outcome import Outcome
 from langadapt.vocab.scripts import only_in
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all, stand_in
 
-_SHOWN = 10
 _SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens", "truncation", "padding")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One check: how many things it looked at, and those that break it (none: it holds)."""
-
-    name: str
-    examined: int
-    broken: tuple[str, ...]
-
-    def record(self) -> dict[str, Any]:
-        """For checks.json."""
-        return {"examined": self.examined, "broken": len(self.broken), "examples": list(self.broken[:_SHOWN])}
-
-
-def insist(outcomes: Sequence[Outcome]) -> None:
-    """Raise DataError naming every check that does not hold."""
-    bad = [outcome for outcome in outcomes if outcome.broken]
-    if bad:
-        text = "; ".join(
-            f"{outcome.name}: {len(outcome.broken)} of {outcome.examined}, e.g. {outcome.broken[0]}" for outcome in bad
-        )
-        raise DataError(f"the new tokenizer fails its checks: {text}")
 
 
 def file_checks(

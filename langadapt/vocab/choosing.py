@@ -21,11 +21,11 @@ import numpy as np
 from langadapt.core.progress import Progress
 from langadapt.core.types import NewToken
 from langadapt.model.spelling import Spelling
-from langadapt.vocab.checks import Outcome
 from langadapt.vocab.family import Growth, Wish
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.letters import became_unknown, is_closed
 from langadapt.vocab.merging import Learned, PairLearner
+from langadapt.vocab.outcome import Outcome
 from langadapt.vocab.rules import JoinRules, keeps_digits_apart
 from langadapt.vocab.scripts import only_in
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all

@@ -12,8 +12,8 @@ from langadapt.vocab.guard import Guard
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile
 
 if TYPE_CHECKING:
-    from langadapt.vocab.checks import Outcome
     from langadapt.vocab.curve import Curve, Why
+    from langadapt.vocab.outcome import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)

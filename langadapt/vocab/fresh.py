@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from langadapt.model.bytes_alphabet import to_piece
 from langadapt.model.spelling import family_of
-from langadapt.vocab.checks import Outcome, fuzz_texts
+from langadapt.vocab.checks import fuzz_texts
 from langadapt.vocab.loaded import ROLE_TOKENS
+from langadapt.vocab.outcome import Outcome
 from langadapt.vocab.renumber import in_order, with_model
 from langadapt.vocab.rules import joins_digits
 from langadapt.vocab.token_line import line_of

@@ -28,12 +28,13 @@ from langadapt.core.progress import Progress
 from langadapt.core.types import NewToken
 from langadapt.model.spelling import SPACE_MARK, byte_piece
 from langadapt.vocab import least_used
-from langadapt.vocab.checks import Outcome, fuzz_texts
+from langadapt.vocab.checks import fuzz_texts
 from langadapt.vocab.family import Growth, Wish, detect
 from langadapt.vocab.fresh import digits_kept_apart, ids_in_order, special_ids
 from langadapt.vocab.growing import count_letters
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.letters import is_closed
+from langadapt.vocab.outcome import Outcome
 from langadapt.vocab.renumber import with_model
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 from langadapt.vocab.unigram import reachable

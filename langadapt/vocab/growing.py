@@ -10,11 +10,12 @@ from langadapt.core.errors import DataError
 from langadapt.core.progress import Progress
 from langadapt.core.types import NewToken
 from langadapt.model.spelling import Spelling, spelling_of
-from langadapt.vocab.checks import Outcome, merges_kept, only_joins, reachable
+from langadapt.vocab.checks import merges_kept, only_joins, reachable
 from langadapt.vocab.curve import LEAST_SAVING, NEXT, Curve
 from langadapt.vocab.family import Growth, Wish
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.merging import Learned, PairLearner
+from langadapt.vocab.outcome import Outcome
 from langadapt.vocab.prune import grow_to
 from langadapt.vocab.rules import JoinRules, is_text, keeps_digits_apart, torn_ends
 from langadapt.vocab.scripts import only_in

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from langadapt.core.errors import DataError
-from langadapt.vocab.checks import Outcome, fuzz_texts
+from langadapt.vocab.checks import fuzz_texts
+from langadapt.vocab.outcome import Outcome
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 
 if TYPE_CHECKING:

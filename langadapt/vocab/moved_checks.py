@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from langadapt.vocab.checks import Outcome, fuzz_texts, same_round_trip, still_spelled
+from langadapt.vocab.checks import fuzz_texts, same_round_trip, still_spelled
 from langadapt.vocab.loaded import loads_as_written, roles_kept, template_texts
+from langadapt.vocab.outcome import Outcome
 from langadapt.vocab.scores import same_score
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 

@@ -18,7 +18,7 @@ import numpy as np
 from langadapt.core.errors import DataError
 from langadapt.model.spelling import family_of
 from langadapt.model.spm_model import BYTE, CONTROL, NORMAL, UNUSED, SpmModel
-from langadapt.vocab.checks import Outcome
+from langadapt.vocab.outcome import Outcome
 from langadapt.vocab.splits import splits
 from langadapt.vocab.spm_file import Places
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all

@@ -37,11 +37,11 @@ import numpy as np
 from langadapt.core.config import Options
 from langadapt.core.registry import method
 from langadapt.model.spelling import byte_piece, family_of, marks_spaces
-from langadapt.vocab.checks import Outcome
 from langadapt.vocab.choosing import Candidate, Proposal, SetFamily
 from langadapt.vocab.family import Refusal, Wish
 from langadapt.vocab.growing import count_letters
 from langadapt.vocab.guard import Guard
+from langadapt.vocab.outcome import Outcome
 from langadapt.vocab.scores import same_score
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 from langadapt.vocab.word_cuts import of_one_kind

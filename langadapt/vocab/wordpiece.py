@@ -32,10 +32,10 @@ from tokenizers import Tokenizer
 from langadapt.core.config import Options
 from langadapt.core.registry import method
 from langadapt.model.spelling import family_of, marks_spaces
-from langadapt.vocab.checks import Outcome
 from langadapt.vocab.choosing import Candidate, SetFamily
 from langadapt.vocab.family import Refusal, Wish
 from langadapt.vocab.guard import Guard
+from langadapt.vocab.outcome import Outcome
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
 
 

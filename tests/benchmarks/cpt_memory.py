@@ -19,8 +19,8 @@ from typing import Any
 
 import langadapt
 from langadapt.core import verb as verbs
-from langadapt.core.config import validate
 from langadapt.core.inputs import resolve_inputs
+from langadapt.core.validate import validate
 from langadapt.train import cost
 
 TOLERANCE = 0.15

@@ -18,8 +18,9 @@ from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.registry import load_method, method_names
 from langadapt.core.types import NewToken
 from langadapt.embed.hiding import hide, looked
-from langadapt.embed.inputs import ALWAYS, InitInputs, Role
+from langadapt.embed.inputs import ALWAYS, InitInputs
 from langadapt.embed.rowmap import RowMap, load_maps, save_maps
+from langadapt.embed.types import Role
 from langadapt.model.tables import open_tables
 from langadapt.model.weights import open_weights
 from tests.fixtures.extended import MERGES, extended_tokenizer

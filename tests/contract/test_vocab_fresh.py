@@ -12,16 +12,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import langadapt
 from langadapt.core.artifact import Artifact
-from langadapt.core.config import validate
 from langadapt.core.errors import DataError
 from langadapt.core.inputs import resolve_inputs
 from langadapt.core.progress import Progress
+from langadapt.core.validate import validate
 from langadapt.core.verb import load
 from langadapt.model.load import load_model, load_tokenizer
 from langadapt.model.tables import open_tables
 from langadapt.vocab import checks, fresh, moved_checks
 from langadapt.vocab.family import Wish, detect
 from langadapt.vocab.guard import Guard
+from langadapt.vocab.outcome import insist
 from langadapt.vocab.words import count_words
 from tests.contract.test_vocab_surgery import HUNGARIAN, LAYOUTS, SPECIALS, file_of, train
 from tests.fixtures.fallback import tiny_gemma3
@@ -51,7 +52,7 @@ def test_every_layout_and_level_passes_the_checks(layout: str, level: fresh.Leve
         checks.reachable(start, new),
         moved_checks.special_ids_follow(base, new, fresh.special_ids(base)),
     ]
-    checks.insist(outcomes)
+    insist(outcomes)
     assert growth.tokens
     for token in SPECIALS:
         assert new.tokenizer.encode(token, add_special_tokens=False).ids == [new.added[token]]

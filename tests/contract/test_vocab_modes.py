@@ -14,6 +14,7 @@ from langadapt.vocab import checks, reserved, scripts, shares, slots, tokenizer_
 from langadapt.vocab.family import Growth, Wish
 from langadapt.vocab.freeing import by_script, freeable
 from langadapt.vocab.guard import Guard, with_variants
+from langadapt.vocab.outcome import insist
 from langadapt.vocab.slots import Slot, grow_into
 from langadapt.vocab.uses import uses_on
 from langadapt.vocab.words import WordCounter, count_words
@@ -55,7 +56,7 @@ def all_checks(base, grown, new, guard, words):
 def test_same_size_passes_all_checks_on_every_layout(layout):
     base = BASES[layout]
     grown, new, guard, words = same_size(base)
-    checks.insist(all_checks(base, grown, new, guard, words))
+    insist(all_checks(base, grown, new, guard, words))
     assert len(grown.growth.tokens) == len(grown.gone) == 40
     assert set(new.pieces.values()) == set(base.pieces.values()), "the table has the shape that it had"
     changed = {number for piece, number in base.pieces.items() if new.pieces.get(piece) != number}
@@ -103,7 +104,7 @@ def test_text_with_few_frequent_words_gives_up_no_more_than_it_adds():
     base = BASES["pairs"]
     grown, new, guard, words = same_size(base, target="ház a dombon áll\n" * 30, size=100)
     assert 0 < len(grown.growth.tokens) == len(grown.gone) < 100
-    checks.insist(all_checks(base, grown, new, guard, words))
+    insist(all_checks(base, grown, new, guard, words))
 
 
 def test_what_was_given_up_is_not_learned_again():
@@ -128,7 +129,7 @@ def test_any_guarded_text_keeps_its_ids(target, guarded, layout):
     grown = grow_into(base, free, words, guard, Wish(size=30, min_count=1), Progress())
     new = file_of(json.loads(grown.start.extended(grown.growth.merges)))
     if grown.growth.tokens:
-        checks.insist([one for one in all_checks(base, grown, new, guard, words) if one.name != "same_round_trip"])
+        insist([one for one in all_checks(base, grown, new, guard, words) if one.name != "same_round_trip"])
     for text in guarded:
         assert base.tokenizer.encode(text).ids == new.tokenizer.encode(text).ids
     for text in [*target, *guarded]:
@@ -160,7 +161,7 @@ def test_unused_pieces_of_a_bert_are_taken_over(style):
     words, guard = count_words(base, (HUNGARIAN + GERMAN).splitlines()), guard_of(base)
     grown = grow_into(base, free, words, guard, Wish(size=20, min_count=5), Progress())
     new = file_of(json.loads(grown.start.extended(grown.growth.merges)))
-    checks.insist(all_checks(base, grown, new, guard, words))
+    insist(all_checks(base, grown, new, guard, words))
     assert set(new.pieces.values()) == set(base.pieces.values()) and len(grown.gone) == 20
     outcome = next(one for one in all_checks(base, grown, new, guard, words) if one.name == "reachable")
     assert outcome.examined == 20
@@ -179,7 +180,7 @@ def test_reserved_tokens_are_taken_over_on_every_layout(layout):
     words, guard = count_words(base, HUNGARIAN.splitlines()), guard_of(base)
     grown = grow_into(base, free, words, guard, Wish(size=12, min_count=5), Progress())
     new = file_of(json.loads(grown.start.extended(grown.growth.merges)))
-    checks.insist(all_checks(base, grown, new, guard, words))
+    insist(all_checks(base, grown, new, guard, words))
     assert len(grown.growth.tokens) == 12 and len(grown.gone) == 7
     assert not set(grown.gone.values()) & set(new.added)
     assert set(new.added) | set(grown.gone.values()) == set(base.added)
@@ -200,7 +201,7 @@ def test_a_hole_is_filled_first():
     words, guard = count_words(base, HUNGARIAN.splitlines()), guard_of(base)
     grown = grow_into(base, free, words, guard, Wish(size=4, min_count=5), Progress())
     assert [token.id for token in grown.growth.tokens] == [last, last + 1, last + 2, last + 4]
-    checks.insist(all_checks(base, grown, file_of(json.loads(grown.start.extended(grown.growth.merges))), guard, words))
+    insist(all_checks(base, grown, file_of(json.loads(grown.start.extended(grown.growth.merges))), guard, words))
 
 
 def test_reserved_tokens_in_use_stay(tmp_path):

@@ -20,6 +20,7 @@ from langadapt.steps._sentencepiece import companion_of
 from langadapt.vocab import checks, spm_checks, tokenizer_file
 from langadapt.vocab.family import Wish, detect
 from langadapt.vocab.guard import Guard, always_guarded, with_variants
+from langadapt.vocab.outcome import insist
 from langadapt.vocab.slots import Slot, grow_into
 from langadapt.vocab.splits import splits, with_every_split
 from langadapt.vocab.spm_file import Places, by_score, rewritten
@@ -100,10 +101,8 @@ def test_both_files_of_the_base_and_of_the_extended_tokenizer_agree(pairs, style
     # parts of words stand side by side as training text never has them: every split of every piece is met
     texts = [*LINES, *ODD, *strings, *it.halves()]
     assert spm_checks.differences(it.spm, it.base, texts) == []
-    checks.insist(checks.file_checks(it.base, it.new, it.family, it.guard, it.words))
-    checks.insist(
-        [spm_checks.pieces(it.spm, it.places, it.new, it.written), spm_checks.cuts(it.written, it.new, texts)]
-    )
+    insist(checks.file_checks(it.base, it.new, it.family, it.guard, it.words))
+    insist([spm_checks.pieces(it.spm, it.places, it.new, it.written), spm_checks.cuts(it.written, it.new, texts)])
     assert len(it.fresh()) == ADDED
     if style in BPE:
         made = [piece for piece in it.new.vocab.keys() - it.base.vocab.keys() if len(piece) > 1]
@@ -159,7 +158,7 @@ def test_new_pieces_that_take_over_ids_stand_in_their_places(pairs, style: str):
     grown = grow_into(it.base, taken, it.words, it.guard, Wish(size=len(taken), min_count=2), Progress())
     new = TokenizerFile(json.loads(grown.start.extended(grown.growth.merges)), "new")
     written = rewritten(it.spm, it.places, new)
-    checks.insist([spm_checks.pieces(it.spm, it.places, new, written), spm_checks.cuts(written, new, [*LINES, *ODD])])
+    insist([spm_checks.pieces(it.spm, it.places, new, written), spm_checks.cuts(written, new, [*LINES, *ODD])])
     assert len(written.pieces) == len(it.spm.pieces) and len(grown.taken) == len(taken)
     for slot in taken:
         piece = written.pieces[slot.id - it.places.shift]

@@ -13,6 +13,7 @@ from langadapt.vocab.family import Wish, detect
 from langadapt.vocab.freeing import freeable
 from langadapt.vocab.guard import Guard, with_variants
 from langadapt.vocab.letters import is_closed
+from langadapt.vocab.outcome import insist
 from langadapt.vocab.slots import grow_into
 from langadapt.vocab.tokenizer_file import encode_all, stand_in
 from langadapt.vocab.uses import uses_on
@@ -115,7 +116,7 @@ def test_guarded_words_keep_their_ids_when_others_take_over(family):
                 checks.still_spelled(base, new, words),
                 *grown.family.checks(new, words),
             ]
-            checks.insist(outcomes)
+            insist(outcomes)
     assert taken > 60
 
 
@@ -138,7 +139,7 @@ def test_the_cost_of_what_is_unknown_does_not_move():
 def test_same_size_passes_all_checks_on_every_layout(layout):
     base = BASES[layout]
     grown, new, guard, words = same_size(base, size=30)
-    checks.insist(all_checks(base, grown, new, guard, words))
+    insist(all_checks(base, grown, new, guard, words))
     assert len(grown.growth.tokens) == len(grown.gone) == 30
     assert new.pieces.keys() ^ base.pieces.keys() == set(grown.gone.values()) | {t.piece for t in grown.growth.tokens}
     assert set(new.pieces.values()) == set(base.pieces.values()) and new.unknown == base.unknown
@@ -186,7 +187,7 @@ def test_text_with_few_frequent_words_gives_up_no_more_than_it_adds(layout):
     base = BASES[layout]
     grown, new, guard, words = same_size(base, target="ház a dombon áll\n" * 30, size=100)
     assert 0 < len(grown.growth.tokens) == len(grown.gone) < 100
-    checks.insist(all_checks(base, grown, new, guard, words))
+    insist(all_checks(base, grown, new, guard, words))
 
 
 @each_family
@@ -299,7 +300,7 @@ def test_reserved_pieces_of_a_unigram_are_taken_over(style):
     for count in (2, 9):
         grown = grow_into(base, free, words, guard, Wish(size=count, min_count=5), Progress())
         new = written(grown)
-        checks.insist(all_checks(base, grown, new, guard, words) if count == 9 else [])
+        insist(all_checks(base, grown, new, guard, words) if count == 9 else [])
         assert len(grown.growth.tokens) == count and new.next_id == base.next_id + min(count, 3)
         assert set(new.added) == set(base.added) - set(grown.gone.values())
     # a row that a config names cannot be skipped in a list

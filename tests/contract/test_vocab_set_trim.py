@@ -11,8 +11,9 @@ from transformers import AutoTokenizer
 import langadapt
 from langadapt.core.errors import DataError
 from langadapt.model.token_table import TokenTable
-from langadapt.vocab import checks, moved_checks
+from langadapt.vocab import moved_checks
 from langadapt.vocab.letters import is_closed
+from langadapt.vocab.outcome import insist
 from langadapt.vocab.renumber import in_order, renumbered
 from langadapt.vocab.trimming import changed_words, trim
 from langadapt.vocab.uses import uses_on
@@ -40,7 +41,7 @@ def trimmed(base, text=NEEDED, **wish):
 def test_every_layout_passes_all_checks_and_text_keeps_its_tokens(layout):
     base = LAYOUTS[layout]
     found, ids, new, words = trimmed(base)
-    checks.insist(moved_checks.moved_checks(base, new, ids, words))
+    insist(moved_checks.moved_checks(base, new, ids, words))
     assert changed_words(base, new, words, ids) == (0, 0)
     assert len(new.pieces) == len(found.kept) < len(base.pieces) and is_closed(new)
     pieces = {id: piece for piece, id in new.pieces.items()}
@@ -89,7 +90,7 @@ def test_a_size_keeps_exactly_so_many(layout):
     for size in (len(everything.kept) - 1, fixed + 40, fixed + 3, fixed):
         found, ids, new, words = trimmed(base, "\n".join(TEXT), size=size)
         assert len(found.kept) == size == len(new.pieces)
-        checks.insist([moved_checks.words_kept(base, new, ids, words), moved_checks.ids_follow(base, new, ids)])
+        insist([moved_checks.words_kept(base, new, ids, words), moved_checks.ids_follow(base, new, ids)])
     with pytest.raises(DataError, match="tokens cannot go"):
         trimmed(base, "\n".join(TEXT), size=fixed - 1)
 

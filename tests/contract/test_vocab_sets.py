@@ -21,6 +21,7 @@ from langadapt.model.token_table import TokenTable
 from langadapt.vocab import checks, losses, tokenizer_file
 from langadapt.vocab.family import Wish, detect
 from langadapt.vocab.guard import Guard
+from langadapt.vocab.outcome import insist
 from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
 from langadapt.vocab.word_cuts import of_one_kind
 from langadapt.vocab.words import count_words
@@ -72,7 +73,7 @@ def broken_names(base, new, family, guard, words) -> set[str]:
 def test_every_layout_passes_all_checks(layout):
     base = BASES[layout]
     growth, new, family, guard, words = extend(base, size=40)
-    checks.insist(checks.file_checks(base, new, family, guard, words))
+    insist(checks.file_checks(base, new, family, guard, words))
     assert len(growth.tokens) == 40 and growth.notes["missing"] == 0 and len(guard.words) > 20
     before, after = (sum(map(len, encode_all(file.model_stage(), sorted(words)))) for file in (base, new))
     lost = [ids.count(base.unknown) for ids in encode_all(new.tokenizer, HUNGARIAN.splitlines())]
@@ -139,7 +140,7 @@ def test_any_text_guarded_reachable_and_back(target, guarded, layout):
         checks.same_round_trip(base, new, [*target, *guarded]),
         *family.checks(new, words),
     ]
-    checks.insist(outcomes)
+    insist(outcomes)
     for text in guarded:
         before = base.tokenizer.encode(text, add_special_tokens=False).ids
         assert base.unknown in before or before == new.tokenizer.encode(text, add_special_tokens=False).ids

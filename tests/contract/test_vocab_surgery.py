@@ -13,6 +13,7 @@ from langadapt.core.errors import DataError
 from langadapt.vocab import checks, tokenizer_file
 from langadapt.vocab.family import detect
 from langadapt.vocab.guard import Guard
+from langadapt.vocab.outcome import insist
 from langadapt.vocab.tokenizer_file import TokenizerFile
 from langadapt.vocab.words import WordCounter, count_words
 from tests.fixtures.fallback import fallback_spec
@@ -102,7 +103,7 @@ def extend(base: TokenizerFile, *, target=HUNGARIAN, guarded=ENGLISH, size=60, *
 def test_every_layout_passes_all_checks(layout):
     base = file_of(train(**LAYOUTS[layout]))
     growth, new, family, guard, words = extend(base)
-    checks.insist(checks.file_checks(base, new, family, guard, words))
+    insist(checks.file_checks(base, new, family, guard, words))
     assert len(growth.tokens) == 60 and growth.notes["missing"] == 0
     before = sum(map(len, tokenizer_file.encode_all(base.tokenizer, HUNGARIAN.splitlines())))
     after = sum(map(len, tokenizer_file.encode_all(new.tokenizer, HUNGARIAN.splitlines())))
@@ -190,7 +191,7 @@ def test_spare_rows_come_first_and_holes_stay():
     base = file_of(spec)
     growth, new, family, guard, words = extend(base)
     assert growth.tokens[0].id == last + 8
-    checks.insist(checks.file_checks(base, new, family, guard, words))
+    insist(checks.file_checks(base, new, family, guard, words))
 
 
 texts = st.lists(st.text(alphabet="abáőα 1,\n", min_size=1, max_size=40), min_size=1, max_size=12)
@@ -210,7 +211,7 @@ def test_any_text_guarded_joined_reachable_and_back(target, guarded, layout):
         checks.only_joins(base, new, family, words),
         checks.same_round_trip(base, new, [*target, *guarded]),
     ]
-    checks.insist(outcomes)
+    insist(outcomes)
     for text in guarded:
         assert base.tokenizer.encode(text).ids == new.tokenizer.encode(text).ids
     # a random order of the same texts gives the same file
@@ -276,7 +277,7 @@ def test_a_moved_special_id_is_seen(extended):
     names = broken_names(base, file_of(spec), *rest)
     assert {"ids_kept", "special_ids_added"} <= names
     with pytest.raises(DataError, match="ids_kept"):
-        checks.insist(checks.file_checks(base, file_of(spec), *rest))
+        insist(checks.file_checks(base, file_of(spec), *rest))
 
 
 def test_a_changed_pre_tokenizer_is_seen(extended):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from langadapt.core.errors import DataError
 from langadapt.vocab import checks, moved_checks, tokenizer_file
+from langadapt.vocab.outcome import insist
 from langadapt.vocab.renumber import in_order, renumbered, write_renumbered
 from langadapt.vocab.tokenizer_file import TokenizerFile
 from langadapt.vocab.trimming import changed_words, trim
@@ -69,7 +70,7 @@ def test_what_stays_is_what_merging_step_by_step_needs_and_nothing_else(layout):
 def test_every_layout_passes_all_checks_and_text_keeps_its_tokens(layout, tmp_path: Path):
     base = BASES[layout]
     _, ids, new, words = trimmed(base)
-    checks.insist(moved_checks.moved_checks(base, new, ids, words))
+    insist(moved_checks.moved_checks(base, new, ids, words))
     assert changed_words(base, new, words, ids) == (0, 0)
     for line in [*NEEDED.splitlines(), f"{SPECIALS[1]}the river{SPECIALS[0]} hill"]:
         before, after = base.tokenizer.encode(line), new.tokenizer.encode(line)
@@ -99,7 +100,7 @@ def test_any_text_keeps_its_tokens_where_all_are_kept(needed, layout, min_count)
         moved_checks.words_kept(base, new, ids, words),
         checks.same_round_trip(base, new, [*needed, "▁ x\t ű  y"]),
     ]
-    checks.insist(outcomes)
+    insist(outcomes)
     if min_count == 1:
         for text in needed:
             assert base.tokenizer.encode(text).tokens == new.tokenizer.encode(text).tokens
@@ -114,7 +115,7 @@ def test_a_size_keeps_exactly_so_many_and_the_most_used():
     for size in sizes:
         found, ids, new, words = trimmed(base, ENGLISH, size=size)
         assert len(found.kept) == size == len(new.pieces) and found.kept < previous
-        checks.insist(moved_checks.moved_checks(base, new, ids, words))
+        insist(moved_checks.moved_checks(base, new, ids, words))
         previous = set(found.kept)
     with pytest.raises(DataError, match="tokens cannot go"):
         trimmed(base, ENGLISH, size=smallest - 30)

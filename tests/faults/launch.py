@@ -12,10 +12,10 @@ from pathlib import Path
 
 from langadapt.core import artifact as artifacts
 from langadapt.core import verb as verbs
-from langadapt.core.config import validate
 from langadapt.core.errors import LangadaptError
 from langadapt.core.interrupt import signals_as_flag
 from langadapt.core.progress import Advanced, Event, Note, Progress
+from langadapt.core.validate import validate
 
 
 def show(event: Event) -> None:

@@ -253,7 +253,7 @@ def test_a_flipped_bit_never_reaches_the_next_result(built: dict[str, Step], tmp
 
 def test_a_finished_result_that_was_damaged_is_not_up_to_date(built: dict[str, Step], tmp_path: Path) -> None:
     """It is said, and `--overwrite` makes it again and keeps the damaged one aside."""
-    from langadapt.core.config import validate
+    from langadapt.core.validate import validate
     from langadapt.core.verb import load, perform
 
     step = built["report"]

@@ -18,10 +18,10 @@ import langadapt
 from langadapt.core import interrupt
 from langadapt.core import io as files
 from langadapt.core.artifact import open_artifact, partial_folder
-from langadapt.core.config import validate
 from langadapt.core.errors import Interrupted, LangadaptError, OutputError
 from langadapt.core.io import append_json_line, read_json_lines, sha256_file
 from langadapt.core.progress import Note
+from langadapt.core.validate import validate
 from langadapt.core.verb import load, perform
 from langadapt.train import journal as journals
 from langadapt.train.journal import Journal

@@ -13,9 +13,9 @@ import pytest
 
 from langadapt.core import verb
 from langadapt.core.artifact import Artifact
-from langadapt.core.config import validate
 from langadapt.core.errors import DataError
 from langadapt.core.io import sha256_file
+from langadapt.core.validate import validate
 from langadapt.mixture.stream import Stream
 from tests.fixtures.tiny import tiny_text
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langadapt.core.artifact import MANIFEST, open_artifact
-from langadapt.core.config import validate
 from langadapt.core.errors import DataError, LangadaptError
 from langadapt.core.io import canonical_json, pretty_json, sha256_text
+from langadapt.core.validate import validate
 from langadapt.core.verb import load, perform
 from langadapt.mixture.shards import INDEX, Shards, ShardWriter, token_type
 from langadapt.mixture.stream import PLAN, Stream

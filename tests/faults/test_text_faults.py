@@ -11,9 +11,9 @@ import pytest
 
 from langadapt.core import verb
 from langadapt.core.artifact import Artifact
-from langadapt.core.config import validate
 from langadapt.core.errors import DataError
 from langadapt.core.progress import Note, Progress
+from langadapt.core.validate import validate
 from langadapt.corpus.store import documents
 
 GOOD = [f"Ez a {number}. jó mondat a szövegben, ékezetekkel." for number in range(300)]

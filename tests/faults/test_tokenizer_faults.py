@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from langadapt.core.boundary import Panics
-from langadapt.core.config import validate
 from langadapt.core.errors import DataError
+from langadapt.core.validate import validate
 from langadapt.core.verb import load, perform
 from langadapt.model import tokenizer_check
 from langadapt.model.load import load_tokenizer

@@ -22,10 +22,10 @@ import torch
 import langadapt
 from langadapt.core import interrupt, verb
 from langadapt.core.artifact import open_artifact, partial_folder
-from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError, Interrupted, LangadaptError, ResourceError
 from langadapt.core.io import sha256_file
 from langadapt.core.progress import Note
+from langadapt.core.validate import validate
 from tests.faults import launch
 from tests.faults.toy import STAGES
 from tests.fixtures.tiny import tiny_corpus

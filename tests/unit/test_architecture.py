@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,15 @@ def call_faults(node: ast.Call, room: str) -> list[str]:
     return faults
 
 
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Files that import each other in a circle, for types and inside functions too; none: the whole can be sorted."""
+    try:
+        list(TopologicalSorter(imports).static_order())
+    except CycleError as error:
+        return [error.args[1]]
+    return []
+
+
 def declares_options(tree: ast.Module) -> bool:
     names = {"Config", "Options"}
     return any(isinstance(node, ast.ClassDef) and node.name in names for node in tree.body)
@@ -111,6 +121,20 @@ def test_house_rules(path: Path) -> None:
     if text.strip() and ast.get_docstring(tree) is None:
         faults.append("no module docstring")
     assert not faults, "\n".join(faults)
+
+
+def test_no_two_files_need_each_other() -> None:
+    names = {".".join(("langadapt", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in FILES}
+    imports = {}
+    for name, path in names.items():
+        taken = set(imported(ast.parse(path.read_text(encoding="utf-8"))))
+        imports[name] = {known for one in taken for known in (one, one.rpartition(".")[0]) if known in names}
+    assert sum(map(len, imports.values())) > len(names)
+    assert circles(imports) == []
+
+
+def test_the_circle_rule_can_fail() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}})
 
 
 def test_every_public_function_has_annotations_and_a_docstring() -> None:

@@ -12,10 +12,11 @@ from safetensors.numpy import load_file, save_file
 import langadapt
 from langadapt.core import verb as verbs
 from langadapt.core.artifact import open_artifact, partial_folder
-from langadapt.core.config import input_fields, validate
+from langadapt.core.config import input_fields
 from langadapt.core.errors import ConfigError, DataError, LangadaptError
 from langadapt.core.inputs import Input, resolve_input, resolve_inputs
 from langadapt.core.progress import Event, Note
+from langadapt.core.validate import validate
 from langadapt.model.load import load_tokenizer
 from langadapt.select.statistics import read_language
 from langadapt.steps._strategy import statistics_of

@@ -11,13 +11,13 @@ import pytest
 import langadapt
 from langadapt.core import interrupt, verb
 from langadapt.core.artifact import Artifact
-from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError, Interrupted
 from langadapt.core.host import peak_memory_bytes, spending
 from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import read_json_lines, read_json_object
 from langadapt.core.progress import Event, Note, Progress
 from langadapt.core.registry import load_method
+from langadapt.core.validate import validate
 from langadapt.embed.hiding import Hidden, hide, looked, recovery
 from langadapt.embed.inputs import InitInputs
 from langadapt.evaluate.choice import Scored, choose, figures

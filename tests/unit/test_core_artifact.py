@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from langadapt.core.artifact import MANIFEST, Artifact, Identity, Output, open_artifact, partial_folder
-from langadapt.core.config import validate
 from langadapt.core.errors import DataError, OutputError
 from langadapt.core.inputs import digest_of, resolve_inputs
+from langadapt.core.validate import validate
 from langadapt.core.verb import identity, perform
 from tests.faults.toy import TOY, Config, make
 

@@ -18,12 +18,12 @@ from langadapt.core.config import (
     StepConfig,
     input_fields,
     runtime_fields,
-    validate,
 )
 from langadapt.core.errors import ConfigError
 from langadapt.core.languages import Lang, normalise
 from langadapt.core.sources import Settings, build, fit_text, merge, parse_assignment, print_config, show_value
 from langadapt.core.units import Bytes, Count
+from langadapt.core.validate import validate
 from langadapt.core.verb import load
 from langadapt.core.yaml import load_bytes
 from langadapt.steps import init_embeddings

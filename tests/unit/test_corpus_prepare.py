@@ -13,12 +13,12 @@ import pytest
 
 from langadapt.core import verb
 from langadapt.core.artifact import Artifact, open_artifact
-from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import canonical_json
 from langadapt.core.progress import Note, Progress
 from langadapt.core.units import show_bytes
+from langadapt.core.validate import validate
 from langadapt.corpus import lid_model
 from langadapt.corpus.langid import Judge, Verdict, accepted_labels, windows
 from langadapt.corpus.numbers import Numbers

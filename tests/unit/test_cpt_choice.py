@@ -11,9 +11,9 @@ import pytest
 import langadapt
 from langadapt.core import interrupt
 from langadapt.core.artifact import partial_folder
-from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError, Interrupted
 from langadapt.core.types import Movable, Slice
+from langadapt.core.validate import validate
 from langadapt.core.verb import load, price, resolved
 from langadapt.select import ssu
 from langadapt.select.measure import Meter

@@ -13,7 +13,7 @@ from langadapt.core.errors import DataError, LangadaptError
 from langadapt.core.rng import stream_key
 from langadapt.core.types import NewToken
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.inputs import InitInputs, Role
+from langadapt.embed.inputs import InitInputs
 from langadapt.embed.position_weighted import Options as Weighted
 from langadapt.embed.position_weighted import position_weighted
 from langadapt.embed.random import Options as Drawn
@@ -21,6 +21,7 @@ from langadapt.embed.random import random
 from langadapt.embed.rowmap import RowMap, load_maps, save_maps
 from langadapt.embed.subtoken_mean import Options as Plain
 from langadapt.embed.subtoken_mean import subtoken_mean
+from langadapt.embed.types import Role
 
 LETTERS = " abcdefg"
 

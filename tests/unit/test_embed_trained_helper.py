@@ -9,10 +9,11 @@ import pytest
 
 import langadapt
 from langadapt.core import verb as verbs
-from langadapt.core.config import input_fields, validate
+from langadapt.core.config import input_fields
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import resolve_input, resolve_inputs
 from langadapt.core.progress import Note, Progress
+from langadapt.core.validate import validate
 from langadapt.embed import cooccurrence, trained_helper
 from langadapt.embed.cooccurrence import directions, mutual_information, pair_counts
 from langadapt.embed.trained_helper import train_helper

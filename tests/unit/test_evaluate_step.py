@@ -10,11 +10,11 @@ import pytest
 
 from langadapt.core import interrupt, verb
 from langadapt.core.artifact import Artifact, Identity, Output, partial_folder, writing
-from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, Interrupted
 from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import read_json_lines, read_json_object
 from langadapt.core.progress import Advanced, Event, Progress
+from langadapt.core.validate import validate
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 
 

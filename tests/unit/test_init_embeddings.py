@@ -12,10 +12,10 @@ import torch
 import langadapt
 from langadapt.core import verb as verbs
 from langadapt.core.artifact import Artifact
-from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, resolve_inputs
 from langadapt.core.progress import Note
+from langadapt.core.validate import validate
 from langadapt.embed.rowmap import load_maps
 from langadapt.model.tables import open_tables
 from tests.fixtures.extended import MERGES, extended_tokenizer

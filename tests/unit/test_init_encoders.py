@@ -11,9 +11,9 @@ import torch
 
 import langadapt
 from langadapt.core import verb as verbs
-from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import resolve_inputs
+from langadapt.core.validate import validate
 from langadapt.embed.rowmap import load_maps
 from langadapt.model.kinds import kind_of, not_causal
 from langadapt.model.tables import open_tables

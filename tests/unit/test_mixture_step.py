@@ -9,10 +9,10 @@ import pytest
 import langadapt
 from langadapt.core import verb
 from langadapt.core.artifact import Artifact
-from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, resolve_inputs
 from langadapt.core.io import read_json_lines
+from langadapt.core.validate import validate
 from langadapt.mixture.ledger import ledger
 from langadapt.mixture.separator import score_separators
 from langadapt.mixture.stream import Stream

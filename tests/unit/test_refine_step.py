@@ -12,11 +12,11 @@ import langadapt
 from langadapt.core import interrupt
 from langadapt.core import verb as verbs
 from langadapt.core.artifact import open_artifact
-from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError, Interrupted, LangadaptError
 from langadapt.core.inputs import resolve_inputs
 from langadapt.core.io import read_json_lines
 from langadapt.core.progress import Event, Note
+from langadapt.core.validate import validate
 from langadapt.embed.checks import same_bits
 from langadapt.embed.explain import explain
 from langadapt.embed.refined import check_refined

@@ -9,9 +9,9 @@ import pytest
 
 import langadapt
 from langadapt.core.artifact import open_artifact
-from langadapt.core.config import validate
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import digest_of
+from langadapt.core.validate import validate
 from langadapt.core.verb import load, price, resolved
 from langadapt.model.anatomy import anatomy
 from langadapt.model.empty import empty_model

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from langadapt.core import verb as verbs
-from langadapt.core.config import validate
 from langadapt.core.inputs import Input
+from langadapt.core.validate import validate
 from langadapt.train import cost
 from langadapt.train.cost import step_seconds
 from langadapt.train.footprint import Shape, Work, memory_bytes

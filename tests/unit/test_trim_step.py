@@ -12,9 +12,9 @@ import torch
 import langadapt
 from langadapt.core import verb as verbs
 from langadapt.core.artifact import Artifact
-from langadapt.core.config import validate
 from langadapt.core.errors import LangadaptError
 from langadapt.core.inputs import resolve_inputs
+from langadapt.core.validate import validate
 from langadapt.embed import assemble, identity
 from langadapt.model import matching
 from langadapt.model.load import load_model, load_tokenizer
