@@ -189,7 +189,11 @@ def test_omp_rows_are_the_same_sums_of_base_rows(case: Case, k: int) -> None:
     new, shared, old = case.doubles()
     made = omp(case.inputs(), OmpOptions(k=k, norm_cap=None)).apply(case.table)
     for row, goal in zip(made, new, strict=True):
-        expected = sum(c * old[n] for n, c in oracle_pursuit(goal, shared, k, True).items())
+        parts = oracle_pursuit(goal, shared, k, True)
+        rest = goal - sum(c * shared[n] for n, c in parts.items())
+        if np.linalg.norm(rest) > 0.999 * np.linalg.norm(goal):
+            continue  # unlike all shared tokens: spelled by its old tokens, a test of its own
+        expected = sum(c * old[n] for n, c in parts.items())
         np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-4 * (1 + np.abs(expected).max()))
 
 
