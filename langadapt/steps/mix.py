@@ -22,7 +22,7 @@ from langadapt.mixture.separator import PASSAGE_BYTES, TOTAL_BYTES, given_separa
 from langadapt.mixture.shards import Selection, pack, select_documents
 from langadapt.mixture.stream import PLAN, Stream
 from langadapt.steps._mix_config import Config
-from langadapt.steps._vocabulary import first_texts
+from langadapt.steps._vocabulary import first_texts, size_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -285,7 +285,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     assumed, read = [], 0
     expected = model.facts.get("expected_bytes_per_token", {})
     for name in sorted(corpora, key=lambda name: (name in config.replay, name)):
-        size = int(corpora[name].facts.get("bytes") or _size(corpora[name].path))
+        size = size_of(corpora[name])
         cap = _cap(config, name, sum(amounts[other].bytes for other in amounts if other not in config.replay))
         texts = list(first_texts(corpora[name])) if model.exists and corpora[name].exists else []
         sample = price.density(model.path, texts)
@@ -335,12 +335,6 @@ def _model_size(model: Input) -> tuple[int, int]:
         return 1 << 16, 0
     found = model_facts(model.path)
     return int(found["rows"]), int(found["parameters"])
-
-
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
 
 
 def table(artifact: Artifact) -> Table:
