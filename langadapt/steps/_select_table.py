@@ -1,14 +1,12 @@
 """A selection as two small tables: what moves by layer, and by kind of tensor."""
 
-import re
 from collections.abc import Mapping
 from math import prod
 from typing import Any
 
 from langadapt.core.types import Table
+from langadapt.model.layer_names import layer_and_kind
 from langadapt.select.effects import table as effects_table
-
-_LAYER = re.compile(r"\.(\d+)\.")
 
 
 def tables(facts: Mapping[str, Any], record: Mapping[str, Any]) -> list[Table]:
@@ -20,7 +18,8 @@ def tables(facts: Mapping[str, Any], record: Mapping[str, Any]) -> list[Table]:
         of = prod(shape)
         part = parts.get(name)
         moves = of if name in whole else 0 if part is None else of // part["of"] * part["moving"]
-        for place, key in ((layers, layer_of(name)), (kinds, kind_of(name))):
+        layer, kind = layer_and_kind(name)
+        for place, key in ((layers, "outside" if layer is None else str(layer)), (kinds, kind)):
             seen = place.setdefault(key, [0, 0])
             seen[0] += moves
             seen[1] += of
@@ -47,14 +46,3 @@ _COLUMNS = ("", "may move", "of", "share")
 
 def _row(key: str, seen: list[int]) -> tuple[str, ...]:
     return (key, f"{seen[0]:,}", f"{seen[1]:,}", f"{seen[0] / seen[1] if seen[1] else 0.0:.2%}")
-
-
-def layer_of(name: str) -> str:
-    """The first number in a parameter's name; tables and what stands behind the layers have none."""
-    found = _LAYER.search(name)
-    return "outside" if found is None else found[1]
-
-
-def kind_of(name: str) -> str:
-    """A parameter's name without the layer that it lies in: `self_attn.q_proj.weight`."""
-    return _LAYER.split(name)[-1]

@@ -1,6 +1,5 @@
 """Did training leave alone what it had to? Two model folders compared bit by bit. Plain functions: nothing is kept."""
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +10,11 @@ from langadapt.core.errors import DataError
 from langadapt.core.inputs import Input, digest_of
 from langadapt.core.progress import Progress
 from langadapt.core.types import Slice, Table
+from langadapt.model.layer_names import layer_and_kind
 from langadapt.steps._cpt_choice import RECORD
 
 if TYPE_CHECKING:
     from langadapt.model.shield import Drift
-
-_LAYER = re.compile(r"^.*?\.(\d+)\.(.+)$")
 
 
 @dataclass(frozen=True)
@@ -104,8 +102,7 @@ def by_kind(drifts: "Mapping[str, Drift]") -> "dict[str, Drift]":
 
     found: dict[str, Drift] = {}
     for name, drift in drifts.items():
-        match = _LAYER.match(name)
-        kind = match.group(2) if match else name
+        _, kind = layer_and_kind(name)
         before = found.get(kind)
         if before is not None:
             drift = Drift(

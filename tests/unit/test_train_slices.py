@@ -207,6 +207,29 @@ def test_whole_tensors_beside_slices() -> None:
     check_against_oracle(MODELS["llama, grouped keys"], choose)
 
 
+def test_rows_that_are_held_stand_still_whatever_the_optimiser_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their gradient is zero and tables do not decay, so AdamW leaves them; an optimiser that did not would find them
+    put back."""
+    model = build("llama")
+    table = table_names(model).input
+    movable = Movable(frozenset(), {table: slice_of(0, range(2, ROWS))})
+    subject = make_trainable(model, movable, seed=0, folder=None, compute="fp32")
+    assert list(subject.parts.held) == [table]
+    before = bits(dict(model.named_parameters())[table]).clone()
+    optimiser = Optimiser(model, set(subject.names), SETTINGS, old_rows=44, parts=subject.parts)
+
+    @torch.no_grad()
+    def move_all() -> None:
+        for value in optimiser.parameters.values():
+            value.add_(1.0)
+
+    monkeypatch.setattr(optimiser._adam, "step", move_all)
+    learn(subject, steps=1, optimiser=optimiser)
+    after = bits(dict(model.named_parameters())[table])
+    assert torch.equal(after[:2], before[:2])
+    assert not bool((after[2:] == before[2:]).any())
+
+
 def all_places(model: Any) -> Slices:
     return {matrix.weight: slice_of(matrix.input_axis, range(matrix.inputs)) for matrix in anatomy(model).matrices}
 
