@@ -13,6 +13,7 @@ from langadapt.core.io import read_json_object
 from langadapt.core.progress import Progress
 from langadapt.core.types import TokenMatch
 from langadapt.embed.ids import names_ids, remapped, without_ids
+from langadapt.embed.moments import mean_of
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.types import Floats, Ints
 from langadapt.model.facts import HEADS, text_config
@@ -160,10 +161,12 @@ def longer(tables: Tables, name: str, rows: RowMap, plan: Layout) -> "torch.Tens
     longer = torch.empty((plan.rows, old.shape[1]), dtype=old.dtype)
     _put_kept(longer, old, plan)
     values = cast("Floats", _Widened(old))
-    longer[list(plan.new_ids)] = torch.from_numpy(rows.apply(values)).to(old.dtype)
+    new = torch.tensor(plan.new_ids, dtype=torch.long)
+    for start, part in rows.parts(values):
+        longer[new[start : start + len(part)]] = torch.from_numpy(part).to(old.dtype)
     if plan.padding:
         # never zero: where all logits lie far below zero, a zero row would win the soft-max
-        longer[list(plan.padding)] = torch.from_numpy(values[rows.population].mean(axis=0)).to(old.dtype)
+        longer[list(plan.padding)] = torch.from_numpy(mean_of(values, rows.population)).to(old.dtype)
     return longer
 
 

@@ -16,7 +16,7 @@ _LINES_AT_A_TIME = 256
 class Dense:
     """`vectors` [m, d] times `matrix` [d, width] plus `offset` [width], for the m lines of a row map in `lines`.
 
-    Without a matrix the vectors are the rows (d = width). Factors are stored, never the product.
+    They ascend. Without a matrix the vectors are the rows (d = width). Factors are stored, never the product.
     """
 
     lines: Ints
@@ -24,10 +24,11 @@ class Dense:
     matrix: Floats | None = None
     offset: Floats | None = None
 
-    def put_rows(self, rows: Floats) -> None:
-        """Fill the lines in `rows` [n, width], which are those of the whole map."""
-        for start in range(0, len(self.lines), _LINES_AT_A_TIME):
-            block = self.vectors[start : start + _LINES_AT_A_TIME]
+    def put_rows(self, rows: Floats, first: int = 0) -> None:
+        """Fill its lines in `rows` [n, width], which are those of the whole map from line `first` on."""
+        low, high = np.searchsorted(self.lines, [first, first + len(rows)]).tolist()
+        for start in range(low, high, _LINES_AT_A_TIME):
+            block = self.vectors[start : min(start + _LINES_AT_A_TIME, high)]
             count = len(block)
             if self.matrix is not None:
                 padded = np.zeros((_LINES_AT_A_TIME, block.shape[1]), dtype=np.float32)
@@ -35,7 +36,7 @@ class Dense:
                 block = (padded @ self.matrix)[:count]
             if self.offset is not None:
                 block = block + self.offset
-            rows[self.lines[start : start + count]] = block
+            rows[self.lines[start : start + count] - first] = block
 
     def arrays(self) -> dict[str, Any]:
         """What is stored of it."""

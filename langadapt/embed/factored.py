@@ -8,7 +8,7 @@ from pydantic import Field
 from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.factors import factorised, sums_of_rows
+from langadapt.embed.factors import coordinates_of_sums, factorised
 from langadapt.embed.inputs import InitInputs
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import pieces_of, spelled
@@ -41,10 +41,11 @@ def factored(inputs: InitInputs, options: Options) -> RowMap:
     factors = factorised(inputs, options.rank)
     rows.measured(rank=len(factors.directions), energy=round(factors.energy, 4))
     if options.coordinates == "drawn":
-        text = inputs.base_rows(inputs.population)
+        text = len(inputs.population)
         # F has columns of length 1: their mean square is 1 / rows, and their mean is that of the rows' coordinates
-        mean = factors.coordinates(text.mean(axis=0, keepdims=True))[0]
-        spread = np.sqrt(np.maximum(1 / len(text) - mean.astype(np.float64) ** 2, 0)).astype(np.float32)
+        every = np.array([0, text])
+        mean = coordinates_of_sums(inputs, factors, every, inputs.population, np.ones(text))[0]
+        spread = np.sqrt(np.maximum(1 / text - mean.astype(np.float64) ** 2, 0)).astype(np.float32)
         draws = [inputs.stream("factored", token.content.hex()) for token in tokens]
         vectors = np.stack([mean + spread * draw.standard_normal(len(mean), dtype=np.float32) for draw in draws])
         rows.dense(tokens, vectors, "drawn coordinates", matrix=factors.directions)
@@ -53,7 +54,7 @@ def factored(inputs: InitInputs, options: Options) -> RowMap:
     made = [(token, ids) for token, ids in zip(tokens, pieces, strict=True) if ids]
     indptr = np.cumsum([0, *(len(ids) for _, ids in made)], dtype=np.int64)
     old = np.array([id for _, ids in made for id in ids], dtype=np.int64)
-    vectors = factors.coordinates(sums_of_rows(inputs, indptr, old, np.ones(len(old))))
+    vectors = coordinates_of_sums(inputs, factors, indptr, old, np.ones(len(old)))
     rows.dense([token for token, _ in made], vectors, "coordinates of its pieces", matrix=factors.directions)
     spelled(rows, inputs, [token for token, ids in zip(tokens, pieces, strict=True) if not ids], "the method")
     return rows.build()

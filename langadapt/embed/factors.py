@@ -61,9 +61,12 @@ def factorised(inputs: InitInputs, rank: int) -> Factors:
     )
 
 
-def sums_of_rows(inputs: InitInputs, indptr: Ints, old: Ints, weights: Any) -> Floats:
-    """Averages of base rows in float32 [lines, width]: line i has the ids `old[indptr[i]:indptr[i + 1]]`."""
-    lines = []
+def coordinates_of_sums(inputs: InitInputs, factors: Factors, indptr: Ints, old: Ints, weights: Any) -> Floats:
+    """Coordinates [lines, rank] of averages of base rows: line i has the ids `old[indptr[i]:indptr[i + 1]]`.
+
+    The averages themselves are as wide as the model, and never there all at once.
+    """
+    lines = [np.zeros((0, factors.inverse.shape[1]), dtype=np.float32)]
     for start in range(0, len(indptr) - 1, _LINES_AT_A_TIME):
         bounds = indptr[start : start + _LINES_AT_A_TIME + 1]
         part = slice(bounds[0], bounds[-1])
@@ -71,5 +74,5 @@ def sums_of_rows(inputs: InitInputs, indptr: Ints, old: Ints, weights: Any) -> F
         at = bounds[:-1] - bounds[0]
         values = values / np.repeat(np.add.reduceat(values, at), np.diff(bounds))
         rows = inputs.base_rows(old[part]) * values[:, None].astype(np.float32)
-        lines.append(np.add.reduceat(rows, at, axis=0))
-    return np.concatenate(lines) if lines else np.zeros((0, inputs.base_rows(slice(0, 1)).shape[1]), dtype=np.float32)
+        lines.append(factors.coordinates(np.add.reduceat(rows, at, axis=0)))
+    return np.concatenate(lines)

@@ -21,6 +21,8 @@ Flags = np.ndarray[tuple[int], np.dtype[np.bool_]]
 _PENALTIES = 10.0 ** np.arange(-5, 3.5, 0.5)
 # Leave-one-out residuals are computed for so many anchors at most; the fit is on all.
 _LEFT_OUT = 2048
+# 4,096 rows x 4,096 dimensions x 8 bytes = 134 MB.
+_ROWS_AT_A_TIME = 4096
 # Below it a singular value is rounding.
 _RANK = 1e-10
 
@@ -60,7 +62,7 @@ def fit(
     centre, middle = x.mean(axis=0, dtype=np.float64), y.mean(axis=0, dtype=np.float64)
     scale = _deviation(x)
     if how == "ridge":
-        matrix, used = _ridge((x - centre) / scale, y - middle, penalty)
+        matrix, used = _ridge((x - centre) / scale, y, middle, penalty)
         return Fit(centre, scale, False, matrix, middle, used)
     height = _deviation(y)
     standard = (y - middle) / height
@@ -92,8 +94,8 @@ def held_out_cosine(fitted: Callable[[Flags], Fit], x: Floats, y: Floats, folds:
     return total / len(x)
 
 
-def _ridge(x: Doubles, y: Doubles, penalty: float | None) -> tuple[Doubles, float]:
-    """(M [d, width], penalty used) for centred x and y."""
+def _ridge(x: Doubles, y: Floats, middle: Doubles, penalty: float | None) -> tuple[Doubles, float]:
+    """(M [d, width], penalty used) for centred x, and y with its mean."""
     squares, directions = np.linalg.eigh(x.T @ x)
     kept = squares > _RANK * max(float(squares[-1]), 1e-30)
     squares, directions = squares[kept], directions[:, kept]
@@ -101,16 +103,27 @@ def _ridge(x: Doubles, y: Doubles, penalty: float | None) -> tuple[Doubles, floa
         return np.zeros((x.shape[1], y.shape[1])), penalty or 0.0
     # the sum of squares of a dimension: the penalty means the same for any helper and any number of anchors
     unit = float((x * x).sum()) / x.shape[1]
-    across = directions.T @ (x.T @ y)
+    across = directions.T @ _times_centred(x, y, middle)
     if penalty is None:
-        penalty = _best_penalty(x, y, squares, directions, across, unit)
+        penalty = _best_penalty(x, y, middle, squares, directions, across, unit)
     return directions @ (across / (squares + penalty * unit)[:, None]), penalty
 
 
-def _best_penalty(x: Doubles, y: Doubles, squares: Doubles, directions: Doubles, across: Doubles, unit: float) -> float:
+def _times_centred(x: Doubles, y: Floats, middle: Doubles) -> Doubles:
+    """x'(y - middle) in float64, of which y is never whole."""
+    found = np.zeros((x.shape[1], y.shape[1]))
+    for start in range(0, len(x), _ROWS_AT_A_TIME):
+        part = slice(start, start + _ROWS_AT_A_TIME)
+        found += x[part].T @ (y[part] - middle)
+    return found
+
+
+def _best_penalty(
+    x: Doubles, y: Floats, middle: Doubles, squares: Doubles, directions: Doubles, across: Doubles, unit: float
+) -> float:
     """The penalty with the smallest leave-one-out error on evenly spread anchors; of equal ones the larger."""
     some = np.unique(np.linspace(0, len(x) - 1, min(len(x), _LEFT_OUT)).astype(np.int64))
-    turned, true = x[some] @ directions, y[some]
+    turned, true = x[some] @ directions, y[some] - middle
     errors = []
     for candidate in _PENALTIES:
         interrupt.poll()

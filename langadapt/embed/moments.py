@@ -11,16 +11,24 @@ Doubles = np.ndarray[Any, np.dtype[np.float64]]
 _ROWS_AT_A_TIME = 8192
 
 
-def mean_and_deviation(table: Floats, population: Ints) -> tuple[Doubles, Doubles]:
-    """Mean and standard deviation (divided by n) in each dimension, two arrays [width]."""
-    total, squares = np.zeros(table.shape[1]), np.zeros(table.shape[1])
-    chunks = np.array_split(population, max(1, len(population) // _ROWS_AT_A_TIME))
-    for chunk in chunks:
+def mean_of(table: Floats, population: Ints) -> Doubles:
+    """Mean in each dimension [width]."""
+    total = np.zeros(table.shape[1])
+    for chunk in _chunks(population):
         total += table[chunk].sum(axis=0, dtype=np.float64)
-    mean = total / len(population)
-    for chunk in chunks:
+    return total / len(population)
+
+
+def deviation_of(table: Floats, population: Ints, mean: Doubles) -> Doubles:
+    """Standard deviation (divided by n) in each dimension [width]."""
+    squares = np.zeros(table.shape[1])
+    for chunk in _chunks(population):
         squares += ((table[chunk] - mean) ** 2).sum(axis=0)
-    return mean, np.sqrt(squares / len(population))
+    return np.sqrt(squares / len(population))
+
+
+def _chunks(population: Ints) -> list[Ints]:
+    return np.array_split(population, max(1, len(population) // _ROWS_AT_A_TIME))
 
 
 def covariance_factor(table: Floats, population: Ints, mean: Doubles) -> Floats:
@@ -29,7 +37,7 @@ def covariance_factor(table: Floats, population: Ints, mean: Doubles) -> Floats:
     Fewer rows than dimensions, or rows that depend on each other, have no Cholesky factor: then the one by eigenvalues.
     """
     covariance = np.zeros((table.shape[1], table.shape[1]))
-    for chunk in np.array_split(population, max(1, len(population) // _ROWS_AT_A_TIME)):
+    for chunk in _chunks(population):
         centred = table[chunk] - mean
         covariance += centred.T @ centred
     covariance /= len(population)

@@ -7,7 +7,7 @@ from pydantic import Field
 from langadapt.core.config import Options as BaseOptions
 from langadapt.core.registry import method
 from langadapt.embed.builder import RowMapBuilder
-from langadapt.embed.factors import factorised, sums_of_rows
+from langadapt.embed.factors import coordinates_of_sums, factorised
 from langadapt.embed.inputs import InitInputs
 from langadapt.embed.rowmap import RowMap
 from langadapt.embed.spelling import spelled
@@ -47,8 +47,7 @@ def ofa(inputs: InitInputs, options: Options) -> RowMap:
         return rows.build()
     near = word_neighbors(inputs, rows, tokens, options.neighbors, options.temperature, options.tokens, one_space=True)
     factors = factorised(inputs, options.rank)
-    sums = sums_of_rows(inputs, near.indptr, near.old, near.weights)
-    vectors = factors.coordinates(sums)
+    vectors = coordinates_of_sums(inputs, factors, near.indptr, near.old, near.weights)
     rows.dense(near.tokens, vectors, "coordinates of nearest tokens", matrix=factors.directions)
     rows.measured(rank=len(factors.directions), energy=round(factors.energy, 4))
     spelled(rows, inputs, near.left, "no vector")

@@ -8,8 +8,9 @@ population's covariance instead. Rows that come from another space have no entri
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_lines, write_json_lines
 from langadapt.embed.dense import Dense
-from langadapt.embed.moments import covariance_factor, mean_and_deviation
+from langadapt.embed.moments import covariance_factor, deviation_of, mean_of
 from langadapt.embed.types import Floats, Ints
 from langadapt.model.save import saving
 
@@ -54,24 +55,35 @@ class RowMap:
 
     def apply(self, table: Floats) -> Floats:
         """New rows [n, width] in float32 from an old table [old_rows, width] in float32."""
+        rows = np.empty((len(self.new_ids), table.shape[1]), dtype=np.float32)
+        for start, part in self.parts(table):
+            rows[start : start + len(part)] = part
+        return rows
+
+    def parts(self, table: Floats) -> Iterator[tuple[int, Floats]]:
+        """The same a block of lines at a time: (first line, rows [lines, width]). All of them may be as large as the
+        table in another dtype.
+        """
         if table.shape[0] != self.old_rows:
             raise DataError(f"the row map is for a table of {self.old_rows:,} rows, this one has {table.shape[0]:,}")
-        rows = np.zeros((len(self.new_ids), table.shape[1]), dtype=np.float32)
-        mean, deviation = self._moments(table)
+        moments = _Moments(table, self.population)
         for start, stop in self._blocks(table.shape[1]):
+            rows = np.zeros((stop - start, table.shape[1]), dtype=np.float32)
             first, last = self.indptr[start], self.indptr[stop]
             columns = self.indices[first:last]
-            parts = table[np.minimum(columns, self.old_rows - 1)]
-            parts[columns == self.old_rows] = mean
-            parts *= self.values[first:last, None]
+            entries = table[np.minimum(columns, self.old_rows - 1)]
+            means = columns == self.old_rows
+            if means.any():
+                entries[means] = moments.mean
+            entries *= self.values[first:last, None]
             # reduceat needs an entry in every line
-            filled = start + np.flatnonzero(np.diff(self.indptr[start : stop + 1]))
+            filled = np.flatnonzero(np.diff(self.indptr[start : stop + 1]))
             if len(filled):
-                rows[filled] = np.add.reduceat(parts, self.indptr[filled] - first, axis=0)
-        for part in self.dense:
-            part.put_rows(rows)
-        self._add_noise(rows, table, mean, deviation)
-        return rows
+                rows[filled] = np.add.reduceat(entries, self.indptr[start + filled] - first, axis=0)
+            for part in self.dense:
+                part.put_rows(rows, start)
+            self._add_noise(rows, start, moments)
+            yield start, rows
 
     def _blocks(self, width: int) -> list[tuple[int, int]]:
         """Ranges of lines that fit in memory together."""
@@ -84,26 +96,20 @@ class RowMap:
             start = stop
         return found
 
-    def _moments(self, table: Floats) -> tuple[Floats, Floats]:
-        """Mean and standard deviation in each dimension over the population, if any line asks for them."""
-        if not ((self.indices == self.old_rows).any() or self.noise.any()):
-            return np.zeros(table.shape[1], np.float32), np.zeros(table.shape[1], np.float32)
-        mean, deviation = mean_and_deviation(table, self.population)
-        return mean.astype(np.float32), deviation.astype(np.float32)
-
-    def _add_noise(self, rows: Floats, table: Floats, mean: Floats, deviation: Floats) -> None:
-        for line in np.flatnonzero((self.noise != 0) & ~self.correlated).tolist():
-            rows[line] += self.noise[line] * deviation * self._draw(line, table.shape[1])
-        lines = np.flatnonzero((self.noise != 0) & self.correlated)
-        if not len(lines):
-            return
-        factor = covariance_factor(table, self.population, mean.astype(np.float64))
-        for start in range(0, len(lines), _NOISE_LINES):
-            block = lines[start : start + _NOISE_LINES]
-            draws = np.zeros((_NOISE_LINES, table.shape[1]), dtype=np.float32)
+    def _add_noise(self, rows: Floats, start: int, moments: "_Moments") -> None:
+        """Add it to the rows of the lines from `start` on."""
+        own = slice(start, start + len(rows))
+        noise, correlated = self.noise[own], self.correlated[own]
+        width = rows.shape[1]
+        for line in np.flatnonzero((noise != 0) & ~correlated).tolist():
+            rows[line] += noise[line] * moments.deviation * self._draw(start + line, width)
+        lines = np.flatnonzero((noise != 0) & correlated)
+        for first in range(0, len(lines), _NOISE_LINES):
+            block = lines[first : first + _NOISE_LINES]
+            draws = np.zeros((_NOISE_LINES, width), dtype=np.float32)
             for place, line in enumerate(block.tolist()):
-                draws[place] = self._draw(line, table.shape[1])
-            rows[block] += self.noise[block, None] * (draws @ factor)[: len(block)]
+                draws[place] = self._draw(start + line, width)
+            rows[block] += noise[block, None] * (draws @ moments.factor)[: len(block)]
 
     def _draw(self, line: int, width: int) -> Floats:
         """Standard normal numbers of a line's own stream."""
@@ -161,6 +167,27 @@ class RowMap:
             key = self.indices[part][order].tobytes() + self.values[part][order].tobytes()
             groups.setdefault(dense.get(line, key), []).append(id)
         return [group for group in groups.values() if len(group) > 1]
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """What lines may ask of the population, each worked out when the first line asks."""
+
+    table: Floats = field(repr=False)
+    population: Ints = field(repr=False)
+
+    @cached_property
+    def mean(self) -> Floats:
+        return mean_of(self.table, self.population).astype(np.float32)
+
+    @cached_property
+    def deviation(self) -> Floats:
+        mean = mean_of(self.table, self.population)
+        return deviation_of(self.table, self.population, mean).astype(np.float32)
+
+    @cached_property
+    def factor(self) -> Floats:
+        return covariance_factor(self.table, self.population, self.mean.astype(np.float64))
 
 
 _ARRAYS = ("new_ids", "population", "indptr", "indices", "values", "noise", "correlated", "noise_keys")

@@ -185,6 +185,29 @@ def test_many_lines_give_the_same_rows_as_few() -> None:
         np.testing.assert_allclose(rows[place], oracle_mean(given_words[place]), rtol=1e-6, atol=1e-7)
 
 
+def test_blocks_of_any_size_give_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = inputs_for([f"w{place}" for place in range(23)])
+    builder, tokens = RowMapBuilder(given, "test"), given.new_tokens
+    draws = np.random.Generator(np.random.Philox(key=3))
+    for token in tokens[::4]:
+        builder.mean(token, [1, 2, token.id % 7], "pieces")
+    for place, token in enumerate(tokens[1::4]):
+        builder.drawn(token, 0.5 * place, "drawn")
+    for token in tokens[2::4]:
+        builder.drawn(token, 0.7, "together", correlated=True)
+    vectors, matrix = draws.standard_normal((len(tokens[3::4]), 3)), draws.standard_normal((3, 5))
+    builder.dense(tokens[3::4], vectors, "mapped", matrix=matrix, offset=np.ones(5), noise=0.1)
+    rows = builder.build()
+    whole = rows.apply(TABLE)
+    np.testing.assert_allclose(whole[3::4], vectors @ matrix + 1, atol=0.1 * 6 * TABLE.std())
+    assert len(np.unique(whole, axis=0)) == len(whole), "each line is one of its own"
+    for lines in (1, 3, 5, 100):
+        monkeypatch.setattr("langadapt.embed.rowmap._LINES_AT_A_TIME", lines)
+        starts = [start for start, _ in rows.parts(TABLE)]
+        assert starts == list(range(0, len(whole), lines))
+        assert rows.apply(TABLE).tobytes() == whole.tobytes()
+
+
 def test_a_method_must_give_every_token_exactly_one_line() -> None:
     inputs = inputs_for(["a", "b"])
     builder = RowMapBuilder(inputs, "half")
