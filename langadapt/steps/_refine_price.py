@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # Program start, choosing the separator, loading three times, writing, hashing and comparing what was written.
 _START_SECONDS, _SECONDS_A_GIGABYTE = 12.0, 14.0
-# Python, torch, transformers and two tokenizers.
-_PROGRAM_BYTES = 560_000_000
+# Python, torch, transformers, two tokenizers, and what scoring left of the heap.
+_PROGRAM_BYTES = 650_000_000
 _MEASUREMENTS = 4
 
 
@@ -64,9 +64,10 @@ def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input], search
     weights = int(facts["parameters"]) * BYTES_PER_VALUE.get(str(facts["dtype"]), 4)
     seconds = _START_SECONDS + _SECONDS_A_GIGABYTE * weights / 1e9 + scoring + plan.steps * step + measuring
     moving = len(ids) * shape.hidden * (2 if config.next_token and not facts["tied"] else 1)
-    memory = max(
-        scoring_bytes, _PROGRAM_BYTES + _training_bytes(config, shape, learned, plan.micro_batch, compute, weights)
-    )
+    teacher_bytes = 0 if given.old_table is None else given.old_table.numel() * given.old_table.element_size()
+    on_cpu = device.type == "cpu"
+    held = _training_bytes(config, shape, learned, plan.micro_batch, compute, weights, on_cpu=on_cpu)
+    memory = max(scoring_bytes, _PROGRAM_BYTES + held + teacher_bytes)
     predicted: dict[str, object] = {**model.facts, **facts, "refined": len(ids), "snippets": len(learned)}
     new, old = learned.tokens()
     return Estimate(
@@ -119,16 +120,29 @@ _BYTES_PER_TOKEN = 3.5
 
 
 def _training_bytes(
-    config: "Config", shape: "Shape", learned: "Snippets", micro_batch: int, compute: "Compute", weights: int
+    config: "Config",
+    shape: "Shape",
+    learned: "Snippets",
+    micro_batch: int,
+    compute: "Compute",
+    weights: int,
+    *,
+    on_cpu: bool,
 ) -> float:
-    """Weights as they are stored, what bf16 products copy of them, the student's activations; or the weights in fp32
-    while they are loaded.
+    """The most of three times: while it loads, weights in fp32 and as stored; while it learns, weights as stored, what
+    bf16 products copy of them, the student's activations; and, on a CPU, while the result is scored, weights in fp32,
+    logits, and the heap of learning, which the C library keeps (2 GB at 16 snippets and 1.8 at 4 were measured so).
     """
-    from langadapt.train.footprint import Work, activation_bytes
+    from langadapt.model.score import BATCH_TOKENS
+    from langadapt.train.footprint import Work, activation_bytes, hole_bytes
 
     work = Work(max(learned.longest()), micro_batch, micro_batch, compute)
     layers = min(config.layer or shape.layers, shape.layers) if not config.next_token else shape.layers
-    activations = micro_batch * learned.longest()[0] * layers * activation_bytes(shape, work)
+    tokens = micro_batch * learned.longest()[0]
+    heap = tokens * layers * activation_bytes(shape, work)
+    heap += hole_bytes(shape, tokens) * layers / shape.layers if on_cpu else 0
     # matrices stored in fp32 are narrowed for each forward pass, and the copies live as long as it does
-    copies = 2.0 * shape.body if compute == "bf16" and weights >= 4 * shape.parameters else 0.0
-    return max(4.0 * shape.parameters + weights, weights + copies + activations)
+    heap += 2.0 * shape.body if compute == "bf16" and weights >= 4 * shape.parameters else 0.0
+    logits = BATCH_TOKENS * shape.rows * (2 if compute == "bf16" else 4)
+    scoring = 4.0 * shape.parameters + logits + heap if on_cpu else 0.0
+    return max(4.0 * shape.parameters + weights, weights + heap, scoring)

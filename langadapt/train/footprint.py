@@ -197,6 +197,11 @@ def activation_bytes(shape: Shape, work: Work) -> float:
     return frozen + size * (inputs + inner + _MATRICES * shape.rank)
 
 
+def hole_bytes(shape: Shape, tokens: int) -> int:
+    """What the heap holds unused behind the activations of so many tokens, where plain operations run on a CPU."""
+    return tokens * shape.layers * _HOLES * shape.hidden
+
+
 def head_bytes(shape: Shape, work: Work, kept: Kept = USUAL) -> float:
     """The head's product, loss and gradient at their largest: whole logits, or one piece of them."""
     size = 2 if work.compute == "bf16" else 4
@@ -242,7 +247,7 @@ def memory_bytes(shape: Shape, work: Work, kept: Kept = USUAL) -> int:
         # inputs of all layers; a frozen matrix is cast again each time, one that moves stays cast in the forward pass
         activations = work.micro_tokens * shape.layers * 4 * shape.hidden + a_layer
         copies -= (still + 2 * shape.adapter) * (1 - 1 / max(1, shape.layers)) if cast and not moving else 0.0
-    holes = work.micro_tokens * shape.layers * _HOLES * shape.hidden if kept.eager else 0
+    holes = hole_bytes(shape, work.micro_tokens) if kept.eager else 0
     forward = activations + holes + copies + head_bytes(shape, work, kept) + (gradients if work.accumulates else 0)
     second = number * shape.head * (1 + work.accumulates) if shape.tied and shape.tables_move else 0.0
     backward = gradients + second + a_layer
