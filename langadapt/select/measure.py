@@ -14,7 +14,7 @@ import torch
 
 from langadapt.core.errors import DataError, LangadaptError
 from langadapt.model.anatomy import Anatomy, Matrix, Neurons
-from langadapt.select.statistics import LanguageStatistics
+from langadapt.select.statistics import HALVES, LanguageStatistics
 from langadapt.select.wiring import Wiring, look
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     Ints = np.ndarray[Any, np.dtype[np.int32]]
     Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
-HALVES = 2
 # Tokens read at once. On a CPU more is not faster (see `model/score.py`); a GPU wants more.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 4096}
 _NEURON_KINDS = ("positive", "sums", "squares", "active", "taylor")
@@ -81,11 +80,17 @@ class Meter:
     def add(self, batch: Sequence[Window]) -> int:
         """Read windows; returns how many tokens counted. The first batch is read without hooks too, and compared.
 
-        LangadaptError if its logits differ in a bit: then hooks change what they measure.
+        LangadaptError if its logits differ in a bit: then hooks change what they measure. DataError: gradients of
+        neurons are asked for, and there are none.
         """
         ids, weights = self._laid_out(batch)
         if self._wiring is None:
             self._wiring = look(self._model, self._parts, ids[0].tolist())
+            if self._taylor and not self._wiring.neurons:
+                raise DataError(
+                    f"{self._wiring.why_none}: it has no neurons whose gradients could be measured",
+                    hint="leave `--taylor` out; choose by columns or layers: `ssu`, `layers`",
+                )
         bare = None if self._checked else self._read(ids, logits=True)
         self._weights = weights.reshape(HALVES, -1)
         with self._hooks(self._wiring):

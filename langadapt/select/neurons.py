@@ -8,6 +8,7 @@ from pydantic import Field
 
 from langadapt.core.config import Options
 from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.languages import Lang
 from langadapt.core.types import Movable, Portion, Slice
 from langadapt.select.choice import TablesMove, by_layer, moving, tables_of, tables_share
 
@@ -25,7 +26,7 @@ class NeuronOptions(Options):
     top_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of all neurons that is chosen."""
 
-    langs: tuple[str, ...] = ()
+    langs: tuple[Lang, ...] = ()
     """Languages to compare; by default all of the statistics. The choice depends on which they are."""
 
     tables: TablesMove = "freeze"

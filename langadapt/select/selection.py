@@ -230,11 +230,12 @@ def read_selection(folder: Path) -> Selection:
         shapes = {str(name): tuple(map(int, shape)) for name, shape in record["shapes"].items()}
         names = frozenset(map(str, record["whole"]))
         said = {str(name): (int(part["axis"]), int(part["moving"])) for name, part in record["parts"].items()}
+        method, options, found = str(record["method"]), dict(record["options"]), dict(record["found"])
         stored = {key.partition("/")[2]: Slice(int(key.partition("/")[0]), ids)
                   for key, ids in load_file(folder / MOVES).items()}  # fmt: skip
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"`{folder}` holds no selection that can be read: {error}", hint=_MADE_AGAIN) from error
-    if {name: (part.axis, len(part.ids)) for name, part in stored.items()} != said:
+    if {name: (part.axis, part.ids.size) for name, part in stored.items()} != said:
         raise DataError(f"`{folder / MOVES}` does not hold the places that `{RECORD}` lists", hint=_MADE_AGAIN)
     for name, part in stored.items():
         fault = "a part of no parameter" if name not in shapes else _fault(part, shapes[name])
@@ -242,7 +243,7 @@ def read_selection(folder: Path) -> Selection:
             raise DataError(f"`{folder / MOVES}` holds of `{name}` {fault or 'a part and the whole'}", hint=_MADE_AGAIN)
     if names - shapes.keys():
         raise DataError(f"`{folder / RECORD}` names `{min(names - shapes.keys())}` and no shape of it")
-    return Selection(names, stored, shapes, str(record["method"]), record["options"], record["found"])
+    return Selection(names, stored, shapes, method, options, found)
 
 
 def check_model(selection: Selection, shapes: Mapping[str, tuple[int, ...]], given: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from langadapt.core.config import Options as OptionsBase
+from langadapt.core.errors import DataError
 from langadapt.core.registry import method
 from langadapt.core.types import Movable, Portion, Slice
 from langadapt.select.choice import (
@@ -22,6 +23,7 @@ from langadapt.select.choice import (
     vectors_of,
 )
 from langadapt.select.inputs import SelectInputs
+from langadapt.select.neurons import need_text
 
 if TYPE_CHECKING:
     from langadapt.model.anatomy import Matrix
@@ -67,6 +69,7 @@ def ssu(inputs: SelectInputs, options: Options) -> Movable:
 
 def columns(inputs: SelectInputs, measured: "LanguageStatistics", score: Score, ratio: float) -> dict[str, Slice]:
     """The columns of each matrix that may move."""
+    need_text(inputs.statistics(), [measured.lang])
     found = {}
     matrices = inputs.anatomy.matrices
     for matrix in inputs.progress.track(matrices, "scoring columns", total=len(matrices), unit="matrices"):
@@ -78,6 +81,11 @@ def columns(inputs: SelectInputs, measured: "LanguageStatistics", score: Score, 
 def column_scores(inputs: SelectInputs, measured: "LanguageStatistics", matrix: "Matrix", score: Score) -> "Floats":
     """How much a language needs each column [inputs]."""
     squares = measured.input_squares(matrix.weight)
+    if len(squares) != matrix.inputs:
+        raise DataError(
+            f"the statistics are of {len(squares):,} columns of `{matrix.weight}`, which has {matrix.inputs:,}: "
+            "they are of another model"
+        )
     found: Floats = (
         column_norms(inputs, matrix, 2) * squares
         if score == "ssu"

@@ -15,7 +15,11 @@ from langadapt.core.errors import ConfigError, DataError
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+HALVES = 2
 _ARRAYS = ("positive", "sums", "squares", "active", "taylor", "inputs")
+# Sums of what may be below 0.
+_SIGNED = frozenset({"sums", "active"})
+_MEASURED_AGAIN = "run `calibrate` again"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,16 @@ class LanguageStatistics:
     active: Mapping[int, Floats] = field(repr=False)
     inputs: Mapping[str, Floats] = field(repr=False)
     taylor: Mapping[int, Floats] = field(default_factory=dict, repr=False)
+
+    @property
+    def neurons(self) -> dict[str, int]:
+        """How many there are, by kind of number and layer."""
+        return {
+            f"{kind}/{layer}": value.shape[-1]
+            for kind in _ARRAYS
+            if kind != "inputs"
+            for layer, value in getattr(self, kind).items()
+        }
 
     def rates(self, half: int | None = None) -> Floats:
         """Share of tokens on which each neuron is active, [layers, width]; of one half of the text if asked for.
@@ -83,10 +97,21 @@ class LanguageStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics by language, and the digest of the model that they are of."""
+    """Statistics by language, and the digest of the model that they are of. DataError: they are not of one model."""
 
     by_lang: Mapping[str, LanguageStatistics]
     model_digest: str = ""
+
+    def __post_init__(self) -> None:
+        neurons = {lang: self.by_lang[lang].neurons for lang in self.langs}
+        for lang, found in neurons.items():
+            first = self.langs[0]
+            if odd := sorted(key for key, _ in found.items() ^ neurons[first].items()):
+                raise DataError(
+                    f"the statistics of `{first}` and `{lang}` are not of one model: they disagree on the neurons of "
+                    f"`{odd[0]}`",
+                    hint=_MEASURED_AGAIN,
+                )
 
     @property
     def langs(self) -> tuple[str, ...]:
@@ -107,6 +132,23 @@ class Statistics:
         return self.by_lang[lang]
 
 
+def _fault(found: LanguageStatistics) -> str | None:
+    """What cannot be the statistics of any text."""
+    tokens = found.tokens
+    if tokens.shape != (HALVES,) or tokens.dtype != np.int64 or bool((tokens < 0).any()):
+        return "`tokens` are not those of two halves"
+    for kind in _ARRAYS:
+        wanted = np.int64 if kind == "positive" else np.float64
+        for key, value in getattr(found, kind).items():
+            if value.ndim != 2 or len(value) != HALVES or value.dtype != wanted:
+                return f"`{kind}/{key}` is {value.dtype} {list(value.shape)}, not two rows of {np.dtype(wanted)}"
+            if not np.isfinite(value).all() or (kind not in _SIGNED and bool((value < 0).any())):
+                return f"`{kind}/{key}` holds numbers that no text gives: below 0, infinite, or none at all"
+            if kind == "positive" and bool((value > tokens[:, None]).any()):
+                return f"`{kind}/{key}` counts more active tokens than there are tokens"
+    return None
+
+
 def write_language(folder: Path, found: LanguageStatistics) -> None:
     """Write `LANG.safetensors` into a folder."""
     from safetensors.numpy import save_file
@@ -122,7 +164,7 @@ def write_language(folder: Path, found: LanguageStatistics) -> None:
 
 
 def read_language(folder: Path, lang: str) -> LanguageStatistics:
-    """Read what `write_language` wrote. DataError if the file is damaged."""
+    """Read what `write_language` wrote. DataError if the file is damaged, or holds what no text gives."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -134,6 +176,9 @@ def read_language(folder: Path, lang: str) -> LanguageStatistics:
             kind, _, key = name.partition("/")
             if kind in arrays:
                 arrays[kind][key if kind == "inputs" else int(key)] = value
-        return LanguageStatistics(lang, tensors["tokens"], **arrays)
+        found = LanguageStatistics(lang, tensors["tokens"], **arrays)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise DataError(f"`{path}` cannot be read: {error}", hint="run `calibrate` again") from error
+        raise DataError(f"`{path}` cannot be read: {error}", hint=_MEASURED_AGAIN) from error
+    if (fault := _fault(found)) is not None:
+        raise DataError(f"`{path}` is damaged: {fault}", hint=_MEASURED_AGAIN)
+    return found

@@ -98,6 +98,9 @@ def statistics_of(given: Input | None, model: Input) -> "Callable[[], Statistics
         from langadapt.select.statistics import Statistics, read_language
 
         langs = sorted(given.facts["languages"])
+        if given.artifact is not None:
+            for lang in langs:  # what the facts name is a file of the artifact, and none elsewhere
+                given.artifact.file(f"{lang}.safetensors")
         return Statistics({lang: read_language(given.path, lang) for lang in langs}, model.digest)
 
     return read

@@ -7,7 +7,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.errors import DataError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.io import sha256_file
 from langadapt.core.types import Estimate, Table
@@ -29,7 +29,9 @@ HEAVY = True
 
 
 def check(config: Config) -> None:
-    """ConfigError for names that are no languages."""
+    """ConfigError without text, or for names that are no languages."""
+    if not config.corpora:
+        raise ConfigError("no text to measure on", where="corpora", hint="name it by its language: hu=CORPUS")
     check_names(config.corpora)
 
 
@@ -144,6 +146,11 @@ def _measure(
         raise DataError(f"corpus `{lang}` has no text", where=corpus.given)
     out.timing("language", lang=lang, seconds=round(time.monotonic() - began, 3), tokens=meter.tokens)
     _tell(out, meter, lang, read.tokens, config.tokens)
+    if not found.tokens.all():
+        out.progress.warn(
+            f"{lang}: {int(found.tokens.sum()):,} tokens are too few for two halves, so nothing tells how far a choice "
+            "made of them can be trusted"
+        )
     facts = {"tokens": int(found.tokens.sum()), "bytes": read.bytes, "documents": read.documents}
     kept.save(found, meter.windows, {**facts, "stability": stability(found)}, done=True)
     return kept.finished(lang)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.types import Movable, Slice
@@ -114,7 +115,11 @@ def test_selections_come_back_from_their_files(tmp_path: Path) -> None:
             assert (tmp_path / "again" / file).read_bytes() == (tmp_path / str(number) / file).read_bytes()
 
 
-@pytest.mark.parametrize("harm", ["cut", "other places", "no record", "unknown name", "record"])
+@pytest.mark.parametrize(
+    "harm",
+    ["cut", "other places", "no record", "unknown name", "record", "a number", "method", "options", "found",
+     "options that are a list"],
+)  # fmt: skip
 def test_damaged_selections_are_named(tmp_path: Path, harm: str) -> None:
     write_selection(tmp_path, selection_of(Movable(frozenset({"b"}), {"a": part(1, 0, 5)}), SHAPES))
     moves, record = tmp_path / "moves.safetensors", tmp_path / "selection.json"
@@ -127,6 +132,14 @@ def test_damaged_selections_are_named(tmp_path: Path, harm: str) -> None:
         record.unlink()
     elif harm == "unknown name":
         record.write_text(json.dumps(json.loads(record.read_text()) | {"whole": ["c"]}))
+    elif harm == "a number":
+        save_file({"1/a": np.array(5, dtype=np.int32)}, moves)
+    elif harm in ("method", "options", "found"):
+        told = json.loads(record.read_text())
+        del told[harm]
+        record.write_text(json.dumps(told))
+    elif harm == "options that are a list":
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"options": [1]}))
     else:
         record.write_text("{}")
     with pytest.raises(DataError, match=str(tmp_path)):

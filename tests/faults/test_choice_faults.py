@@ -1,0 +1,120 @@
+"""Choosing by statistics that are whole by their digests and wrong all the same; models without neurons."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import langadapt
+from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.progress import Event, Note
+from langadapt.select.statistics import LanguageStatistics, Statistics, read_language, write_language
+from tests.fixtures.measured import language
+from tests.fixtures.tiny import tiny_corpus, tiny_model
+from tests.unit.test_select_methods import choose, looked
+
+Tensors = dict[str, Any]
+
+
+def small() -> LanguageStatistics:
+    """Two layers of three neurons, one matrix that reads two values."""
+    layers = {layer: np.full((2, 3), 2.0) for layer in (0, 1)}
+    return LanguageStatistics(
+        "en", np.array([5, 4]), {layer: np.full((2, 3), 4) for layer in (0, 1)}, {0: -layers[0], 1: layers[1]}, layers,
+        layers, {"q.weight": np.full((2, 2), 3.0)}, layers,
+    )  # fmt: skip
+
+
+HARMS: dict[str, tuple[Callable[[Tensors], object], str]] = {
+    "NaN": (lambda at: at["inputs/q.weight"].__setitem__((0, 1), np.nan), "`inputs/q.weight` holds numbers"),
+    "infinity": (lambda at: at["active/1"].__setitem__((1, 2), np.inf), "`active/1` holds numbers"),
+    "squares below 0": (lambda at: at["squares/0"].__setitem__((0, 0), -1e-9), "`squares/0` holds numbers"),
+    "effects below 0": (lambda at: at["taylor/0"].__setitem__((0, 0), -1.0), "`taylor/0` holds numbers"),
+    "counts below 0": (lambda at: at["positive/0"].__setitem__((0, 0), -1), "`positive/0` holds numbers"),
+    "more than all": (lambda at: at["positive/0"].__setitem__((1, 0), 5), "`positive/0` counts more active tokens"),
+    "one half": (lambda at: at.update({"sums/0": at["sums/0"][:1].copy()}), "`sums/0` is float64 .* not two rows"),
+    "a list": (lambda at: at.update({"inputs/q.weight": np.ones(2)}), "`inputs/q.weight` is float64 .* not two rows"),
+    "another type": (lambda at: at.update({"positive/0": np.ones((2, 3))}), "`positive/0` is float64 .* int64"),
+    "tokens below 0": (lambda at: at.update(tokens=np.array([5, -4])), "`tokens` are not"),
+    "tokens of one half": (lambda at: at.update(tokens=np.array([5])), "`tokens` are not"),
+    "tokens that are no counts": (lambda at: at.update(tokens=np.array([5.0, np.nan])), "`tokens` are not"),
+    "a number": (lambda at: at.update(tokens=np.array(9)), "`tokens` are not"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_numbers_that_no_text_gives_are_named(tmp_path: Path, harm: str) -> None:
+    write_language(tmp_path, small())
+    assert read_language(tmp_path, "en").tokens.tolist() == [5, 4]
+    tensors = {name: value.copy() for name, value in load_file(tmp_path / "en.safetensors").items()}
+    change, words = HARMS[harm]
+    change(tensors)
+    save_file(tensors, tmp_path / "en.safetensors")
+    with pytest.raises(DataError, match=rf"en\.safetensors` is damaged: {words}"):
+        read_language(tmp_path, "en")
+
+
+def test_languages_of_two_models_are_no_statistics() -> None:
+    """A layer fewer, or a wider one: what is compared would be other neurons."""
+    one = small()
+    Statistics({"en": one, "hu": one})
+    for positive in ({0: one.positive[0]}, {0: one.positive[0], 1: np.full((2, 4), 4)}):
+        with pytest.raises(DataError, match=r"`en` and `hu` are not of one model.*`positive/1`"):
+            Statistics({"hu": replace(one, positive=positive), "en": one})
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("choice") / "llama")
+
+
+def test_columns_are_not_chosen_by_statistics_of_others(llama: Path) -> None:
+    look = looked(llama, "en")
+    matrix = look.anatomy.matrices[0]
+    for length in (1, 5):
+        found = language(look.anatomy, "en", squares={matrix.weight: np.ones(length)})
+        odd = replace(look, measured=lambda found=found: Statistics({"en": found}))
+        with pytest.raises(DataError, match=rf"are of {length} columns of `{matrix.weight}`, which has 32"):
+            choose(odd, "ssu")
+    empty = language(look.anatomy, "en", tokens=0)
+    with pytest.raises(DataError, match="the statistics of `en` are of no text"):
+        choose(replace(look, measured=lambda: Statistics({"en": empty})), "ssu")
+
+
+def test_languages_to_compare_go_by_any_of_their_codes(llama: Path) -> None:
+    look = looked(llama, "de", "en", "hu")
+    found = [choose(look, "lape", langs=langs, top_rate=0.3) for langs in (["hu", "en"], ["hun", "EN"])]
+    assert str(found[0]) == str(found[1])
+
+
+@pytest.mark.parametrize("arch", ["mixtral", "mamba"])
+def test_gradients_of_neurons_that_are_not_there(tmp_path: Path, arch: str) -> None:
+    """Told at the first text, by `calibrate` and by a strategy that measures for itself."""
+    model, text = tiny_model(tmp_path / "model", arch=arch), tiny_corpus(tmp_path / "text", "hu", 10)
+    data = langadapt.mix(
+        out=tmp_path / "data", model=model, corpora={"hu": str(text)}, block_tokens=32, document_separator="<s>"
+    )
+    words = "it has no neurons whose gradients could be measured"
+    with pytest.raises(DataError, match=words) as refused:
+        langadapt.calibrate(model, {"hu": text}, tokens=400, window_tokens=32, taylor=True, out=tmp_path / "out")
+    assert refused.value.exit_code == 3 and "leave `--taylor` out" in str(refused.value)
+    with pytest.raises(DataError, match=words):
+        langadapt.cpt(model, data, steps=2, batch_tokens=64, strategy="taylor", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_text_and_next_to_none(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no text to measure on"):
+        langadapt.calibrate(llama, {}, out=tmp_path / "out")
+    (tmp_path / "hu.txt").write_text("a\n")
+    heard: list[Event] = []
+    made = langadapt.calibrate(
+        llama, {"hu": tmp_path / "hu.txt"}, compute="fp32", out=tmp_path / "one", listener=heard.append
+    )
+    assert made.facts["languages"]["hu"]["tokens"] == 1
+    warned = [event.text for event in heard if isinstance(event, Note) and event.level == "warning"]
+    assert len(warned) == 1 and warned[0].startswith("hu: 1 tokens are too few for two halves")
