@@ -1,5 +1,9 @@
 """Choosing by statistics that are whole by their digests and wrong all the same; models without neurons."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +17,17 @@ import langadapt
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.progress import Event, Note
 from langadapt.select.statistics import LanguageStatistics, Statistics, read_language, write_language
+from tests.faults.test_data_faults import hashed
 from tests.fixtures.measured import language
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 from tests.unit.test_select_methods import choose, looked
 
 Tensors = dict[str, Any]
+CHOSEN: dict[str, dict[str, Any]] = {
+    "activation-gap": {}, "hft": {}, "kappa": {"tensors": 5}, "lape": {"top_rate": 0.1}, "magnitude": {}, "random": {},
+    "ssu": {}, "taylor": {},
+}  # fmt: skip
+MEASURED = frozenset({"activation-gap", "lape", "ssu", "taylor"})
 
 
 def small() -> LanguageStatistics:
@@ -105,6 +115,52 @@ def test_gradients_of_neurons_that_are_not_there(tmp_path: Path, arch: str) -> N
     with pytest.raises(DataError, match=words):
         langadapt.cpt(model, data, steps=2, batch_tokens=64, strategy="taylor", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+_PROGRAM = """
+import json, sys
+import torch
+import langadapt
+threads, given = int(sys.argv[1]), json.loads(sys.argv[2])
+for step, config in given:
+    torch.set_num_threads(threads if step == "select" else 1)
+    getattr(langadapt, step)(**config)
+"""
+
+
+def test_place_threads_locale_hash_seed_and_order_do_not_matter(tmp_path: Path) -> None:
+    """Rows 44 and 45: whole artifacts of two processes in different surroundings. Sums over text have one thread."""
+    model = str(tiny_model(tmp_path / "model", width=128))
+    corpora = {lang: str(tiny_corpus(tmp_path / "text", lang, 30)) for lang in ("hu", "en")}
+    langadapt.mix(
+        out=tmp_path / "data", model=model, corpora=corpora, replay={"en": 0.25}, block_tokens=32,
+        document_separator="<s>",
+    )  # fmt: skip
+    common = {"compute": "fp32", "threads": 1}
+    running = []
+    for number, (threads, zone, locale) in enumerate([(1, "UTC", "C"), (2, "Asia/Tokyo", "C.UTF-8")]):
+        place = tmp_path / f"place {number}"
+        place.mkdir()
+        ordered = dict(sorted(corpora.items(), reverse=bool(number)))
+        measure = {"model": model, "corpora": ordered, "tokens": 2000, "window_tokens": 64, "taylor": True, "out": "st"}
+        steps: list[tuple[str, dict[str, Any]]] = [("calibrate", measure | common)]
+        for name in sorted(CHOSEN):
+            looks = {"statistics": "st", "lang": "hu", "source": "en"} if name in MEASURED else {}
+            steps.append(
+                ("select", {"model": model, "method": name, "out": name, "method_options": CHOSEN[name], **looks})
+            )
+        train = {"model": model, "data": str(tmp_path / "data"), "strategy": "ssu", "steps": 2, "batch_tokens": 64}
+        steps.append(("cpt", train | common | {"calibration_tokens": 1000, "out": "trained"}))
+        environment = os.environ | {
+            "PYTHONHASHSEED": str(number + 1), "TZ": zone, "LC_ALL": locale, "OMP_NUM_THREADS": str(threads),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }  # fmt: skip
+        command = [sys.executable, "-c", _PROGRAM, str(threads), json.dumps(steps)]
+        running.append((place, subprocess.Popen(command, env=environment, cwd=place)))
+    assert [process.wait(180) for _, process in running] == [0, 0]
+    one, other = (hashed(place) for place, _ in running)
+    assert [name for name in one if one[name] != other.get(name)] == [] and one.keys() == other.keys()
+    assert {f"{name}/artifact.json" for name in (*CHOSEN, "st", "trained")} <= one.keys()
 
 
 def test_no_text_and_next_to_none(llama: Path, tmp_path: Path) -> None:

@@ -254,4 +254,4 @@ def every_choice(folder: str) -> str:
         found = choose(look, name, **given)
         parts = [(key, part.axis, part.ids.tolist()) for key, part in sorted(found.slices.items())]
         told.append([name, sorted(found.names), parts])
-    return json.dumps([told, {key: value for key, value in look.found.items() if key != "scores"}])
+    return json.dumps([told, look.found])
