@@ -20,6 +20,8 @@ __all__ = ["KIND", "SCHEMA", "Config", "estimate", "run", "table"]
 
 KIND = "tokenizer"
 SCHEMA = 2
+# Unseen protected lines that keep their ids, in a BPE vocabulary with guard text enough.
+_ENOUGH = 0.995
 
 
 def run(config: Config, out: Output) -> Artifact:
@@ -201,7 +203,10 @@ def table(artifact: Artifact) -> Table:
         shown = " or ".join(script_name(script) for script in facts["guard_scripts"])
         notes.append(f"all text without {shown} letters keeps its ids")
     if same is not None:
-        notes.append(f"{100 * same:.2f} % of {facts['held_out_lines']:,} unseen protected lines keep all their ids")
+        kept = f"{100 * same:.2f} % of {facts['held_out_lines']:,} unseen protected lines keep all their ids"
+        # what is given up is what protected text does not show
+        more = facts["given_up"] and same < _ENOUGH
+        notes.append(kept + ("; more guard text, or a smaller size, keeps more of them" if more else ""))
     elif not facts["guard_scripts"]:
         notes.append("unguarded: no guard text was given, so text of other languages may be cut in another way")
     if facts["unspaced_script"]:

@@ -8,11 +8,13 @@ import pytest
 from transformers import AutoTokenizer
 
 import langadapt
+from langadapt.core.artifact import Artifact
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_lines
 from langadapt.core.progress import Note
 from langadapt.model.matching import match
 from langadapt.model.token_table import TokenTable
+from langadapt.steps.extend_vocab import table
 from langadapt.vocab.tokenizer_file import read
 from tests.contract.test_vocab_modes import GERMAN, GREEK, RUSSIAN
 from tests.contract.test_vocab_surgery import ENGLISH, HUNGARIAN
@@ -56,6 +58,11 @@ def test_unused_pieces_are_replaced_and_init_embeddings_knows_which(place: Path,
     assert facts["guarded_types_changed"] == facts["unreachable"] == 0
     assert sum(facts["given_up_by_script"].values()) == 20 and facts["held_out_lines_same_ids"] == 1.0
     assert any("20 old tokens are given up (" in note for note in notes)
+    for same, advised in ((1.0, False), (0.99, True)):
+        shown = table(
+            Artifact(artifact.path, {**artifact.manifest, "facts": {**facts, "held_out_lines_same_ids": same}})
+        )
+        assert any("more guard text" in note for note in shown.notes) == advised
     before, after = (AutoTokenizer.from_pretrained(str(path)) for path in (place / family, artifact.path))
     assert len(before) == len(after)
     for line in ENGLISH.splitlines()[:3]:
