@@ -26,20 +26,23 @@ def table(results: Results) -> str:
         grouped.setdefault(name, []).append(entry)
     first = next(iter(results.values()))
     titles = [title.format(lang) for title, lang in zip(_TITLES.values(), first["langs"], strict=True)]
-    icl = first.get("icl") is not None
+    # None where the questions were not asked
+    base_icl = next((entry["icl"]["base"] for entry in results.values() if entry.get("icl") is not None), None)
+    icl = base_icl is not None
     head = ["arm", "seeds"] + [part for title in titles for part in (title, "more than `full`, 95 %")]
     quality = [head + ["in-context learning, bits"] * icl]
     bits = ["base", ""]
     for role in _TITLES:
         bits += [f"{_bits(first['scores'][role], 'base'):.3f}", ""]
-    quality.append(bits + ([f"{first['icl']['base']:.3f}"] if icl else []))
+    quality.append(bits + ([f"{base_icl:.3f}"] if icl else []))
     cost = [["arm", "numbers that move", "state", "peak memory", "s a step", "minutes"]]
     for name, runs in grouped.items():
         row = [f"`{name}`", str(len(runs))]
         for role in _TITLES:
             row += [_spread([_bits(run["scores"][role], "adapted") for run in runs]), _beside(grouped, name, role)]
-        probe = [run["icl"]["adapted"] for run in runs if run.get("icl") is not None]
-        quality.append(row + ([_spread(probe) if probe else "-"] if icl else []))
+        asked = [run["icl"]["adapted"] for run in runs if run.get("icl") is not None]
+        less = f" ({len(asked)} seeds)" if 0 < len(asked) < len(runs) else ""
+        quality.append(row + ([_spread(asked) + less if asked else "-"] if icl else []))
         cost.append([f"`{name}`", f"{runs[0]['trained']:,}", _bytes(runs[0]["state_bytes"]),
                      _bytes(max(run["peak_bytes"] for run in runs)), f"{_mean(runs, 'step_seconds'):.2f}",
                      f"{_mean(runs, 'seconds') / 60:.1f}"])  # fmt: skip
