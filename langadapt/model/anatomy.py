@@ -61,6 +61,16 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Norm:
+    """A norm: module `module`, its factors `weight` [size], one for each value that it reads, and its shifts `bias`."""
+
+    module: str
+    weight: str
+    bias: str | None
+    size: int
+
+
+@dataclass(frozen=True)
 class Neurons:
     """The MLP of one layer. Neuron n is place offset + n along the axis of each of `parts`: (tensor, axis, offset).
 
@@ -90,7 +100,10 @@ class Neurons:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """All linear layers but the head, and the neurons layer by layer (none where an MLP is not known, and then why)."""
+    """All linear layers but the head, and the neurons layer by layer (none where an MLP is not known, and then why).
+
+    `norms` are all of them, those of queries and keys and those outside of layers among them.
+    """
 
     matrices: tuple[Matrix, ...]
     neurons: tuple[Neurons, ...]
@@ -98,6 +111,7 @@ class Anatomy:
     activation: str = ""
     by_weight: Mapping[str, Matrix] = field(default_factory=dict, repr=False)
     why_none: str = ""
+    norms: tuple[Norm, ...] = ()
 
     def need_neurons(self) -> tuple[Neurons, ...]:
         """The neurons. DataError if this architecture's MLPs are not known."""
@@ -140,7 +154,16 @@ def anatomy(model: "PreTrainedModel") -> Anatomy:
         str(activation or _BUILT_IN.get(config.model_type, "")),
         {matrix.weight: matrix for matrix in found},
         why,
+        tuple(norm for name, module in modules.items() if (norm := _norm(name, module)) is not None),
     )
+
+
+def _norm(name: str, module: Any) -> Norm | None:
+    """A module whose own weight has one axis; None if it is none."""
+    own = dict(module.named_parameters(recurse=False))
+    if "weight" not in own or own["weight"].ndim != 1:
+        return None
+    return Norm(name, f"{name}.weight", f"{name}.bias" if "bias" in own else None, len(own["weight"]))
 
 
 def _layer(name: str, lists: set[str]) -> int | None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from langadapt.core.errors import DataError, LangadaptError
-from langadapt.model.anatomy import Anatomy, Matrix, Neurons
+from langadapt.model.anatomy import Anatomy, Matrix, Neurons, Norm
 from langadapt.select.statistics import HALVES, LanguageStatistics
 from langadapt.select.wiring import Wiring, look
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Tokens read at once. On a CPU more is not faster (see `model/score.py`); a GPU wants more.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 4096}
-_NEURON_KINDS = ("positive", "sums", "squares", "active", "taylor")
+_KINDS = ("positive", "sums", "squares", "active", "taylor", "inputs", "norms")
 _Key = tuple[str, str | int]
 
 
@@ -73,7 +73,7 @@ class Meter:
         self.windows = windows
         self._tokens = np.zeros(HALVES, dtype=np.int64) if before is None else before.tokens.copy()
         self._totals: dict[_Key, torch.Tensor] = {}
-        for kind in (*_NEURON_KINDS, "inputs"):
+        for kind in _KINDS:
             for key, value in ({} if before is None else getattr(before, kind)).items():
                 self._totals[kind, key] = torch.from_numpy(value).double().to(self._model.device)
 
@@ -111,7 +111,7 @@ class Meter:
 
     def found(self, lang: str) -> LanguageStatistics:
         """The statistics so far. DataError if an activation was not a finite number."""
-        kinds: dict[str, dict[Any, Any]] = {kind: {} for kind in (*_NEURON_KINDS, "inputs")}
+        kinds: dict[str, dict[Any, Any]] = {kind: {} for kind in _KINDS}
         for (kind, key), total in self._totals.items():
             values = total.cpu().numpy()
             if not np.isfinite(values).all():
@@ -146,6 +146,8 @@ class Meter:
     def _hooks(self, wiring: Wiring) -> Iterator[None]:
         modules = dict(self._model.named_modules())
         handles = [modules[group[0].module].register_forward_pre_hook(self._on_input(group)) for group in wiring.shared]
+        for norm, axis in wiring.norms:
+            handles.append(modules[norm.module].register_forward_pre_hook(self._on_norm(norm, axis)))
         for one in wiring.neurons:
             handles.append(modules[one.gate.module].register_forward_hook(self._on_gate(one, wiring)))
             if self._taylor:
@@ -164,6 +166,18 @@ class Meter:
             squares = self._sum(torch.mul(values, values, out=self._room(values)))
             for matrix in group:
                 self._count("inputs", matrix.weight, squares)
+
+        return hook
+
+    def _on_norm(self, norm: Norm, axis: int) -> Callable[..., None]:
+        def hook(module: Any, given: tuple[torch.Tensor, ...]) -> None:
+            values = given[0].detach().movedim(axis, 1)
+            if values.ndim == 3:
+                values = _flat(values)
+                squares = torch.mul(values, values, out=self._room(values))
+            else:  # [windows, tokens, heads, size]: a norm of each head has one weight for all of them
+                squares = values.float().square().flatten(0, 1).flatten(1, -2).mean(1)
+            self._count("norms", norm.weight, self._sum(squares))
 
         return hook
 

@@ -57,12 +57,14 @@ class Options(OptionsBase):
 def ssu(inputs: SelectInputs, options: Options) -> Movable:
     """Of each matrix, all but the floor(inputs x ratio) columns with the highest score; of norms and biases likewise.
 
-    Columns: |W_:j|_2 mean(x_j^2). Values of norms and biases: |w| (1 + mean(x^2)) where their input was measured.
+    Columns: |W_:j|_2 mean(x_j^2). Values of norms: |w| (1 + mean(x^2)), x being what the norm reads. Biases of
+    matrices: |w|, for what a bias is multiplied by is always 1.
     """
     measured = inputs.statistics().of(inputs.need_source())
     slices = columns(inputs, measured, options.score, options.ratio)
+    reads = {name: norm.weight for norm in inputs.anatomy.norms for name in (norm.weight, norm.bias)}
     for name in vectors_of(inputs):
-        scores = vector_scores(inputs, measured, name)
+        scores = vector_scores(inputs, measured, name, reads.get(name))
         slices[name] = Slice(0, all_but_highest(scores, options.ratio))
     return moving(inputs, slices | tables_of(inputs, options.tables))
 
@@ -94,8 +96,15 @@ def column_scores(inputs: SelectInputs, measured: "LanguageStatistics", matrix: 
     return found
 
 
-def vector_scores(inputs: SelectInputs, measured: "LanguageStatistics", name: str) -> "Floats":
-    """How much a language needs each value of a norm or a bias: |w| (1 + mean square of what it multiplies)."""
+def vector_scores(inputs: SelectInputs, measured: "LanguageStatistics", name: str, norm: str | None) -> "Floats":
+    """How much a language needs each value; in a norm, named by its weight, the mean square of what it reads counts."""
     weights: Floats = np.abs(inputs.read(name).numpy().astype(np.float64))
-    squares = measured.input_squares(name) if name in measured.inputs else np.zeros(len(weights))
+    if norm is None:
+        return weights
+    squares = measured.norm_squares(norm)
+    if len(squares) != len(weights):
+        raise DataError(
+            f"the statistics are of {len(squares):,} values of `{norm}`, which has {len(weights):,}: they are of "
+            "another model"
+        )
     return weights * (1 + squares)

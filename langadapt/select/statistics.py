@@ -16,7 +16,9 @@ from langadapt.core.errors import ConfigError, DataError
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 HALVES = 2
-_ARRAYS = ("positive", "sums", "squares", "active", "taylor", "inputs")
+_ARRAYS = ("positive", "sums", "squares", "active", "taylor", "inputs", "norms")
+# Those by the name of a weight; the others are by layer.
+_BY_NAME = frozenset({"inputs", "norms"})
 # Sums of what may be below 0.
 _SIGNED = frozenset({"sums", "active"})
 _MEASURED_AGAIN = "run `calibrate` again"
@@ -29,7 +31,8 @@ class LanguageStatistics:
     By layer, of z, the value before the activation function of each neuron [2, width]: `positive` counts tokens with
     z > 0, `sums` and `squares` add up z and z^2, `active` adds up act(z); `taylor` adds up |dL/dh x h| where it was
     asked for (h = what the down matrix reads). `inputs` adds up the squares of what each matrix reads [2, inputs], by
-    the name of its weight.
+    the name of its weight; `norms` those of what each norm reads [2, size], the mean over heads where it is one of
+    each head.
     """
 
     lang: str
@@ -40,6 +43,7 @@ class LanguageStatistics:
     active: Mapping[int, Floats] = field(repr=False)
     inputs: Mapping[str, Floats] = field(repr=False)
     taylor: Mapping[int, Floats] = field(default_factory=dict, repr=False)
+    norms: Mapping[str, Floats] = field(default_factory=dict, repr=False)
 
     @property
     def neurons(self) -> dict[str, int]:
@@ -47,7 +51,7 @@ class LanguageStatistics:
         return {
             f"{kind}/{layer}": value.shape[-1]
             for kind in _ARRAYS
-            if kind != "inputs"
+            if kind not in _BY_NAME
             for layer, value in getattr(self, kind).items()
         }
 
@@ -70,9 +74,17 @@ class LanguageStatistics:
         """Mean square of what a matrix reads [inputs], by the name of its weight. DataError if it was not measured."""
         if weight not in self.inputs:
             raise DataError(f"these statistics hold nothing of `{weight}`: they are of another model")
-        chosen = slice(None) if half is None else slice(half, half + 1)
-        mean: Floats = self.inputs[weight][chosen].sum(0) / max(1, int(self.tokens[chosen].sum()))
-        return mean
+        return self._mean_of(self.inputs[weight], half)
+
+    def norm_squares(self, weight: str, half: int | None = None) -> Floats:
+        """Mean square of what a norm reads [size], by the name of its weight. DataError if it was not measured."""
+        if weight not in self.norms:
+            raise DataError(
+                f"these statistics do not hold what the norm `{weight}` reads: an older version made them, or the "
+                "model does not meet it once for every token",
+                hint="run `calibrate` again; if that does not help, choose by other rules: `--method magnitude`",
+            )
+        return self._mean_of(self.norms[weight], half)
 
     def half(self, number: int) -> "LanguageStatistics":
         """What one half of the text alone tells."""
@@ -89,9 +101,12 @@ class LanguageStatistics:
             )
         if len({array.shape for array in arrays.values()}) > 1:
             raise DataError("the layers of this model have different numbers of neurons")
+        return np.stack([self._mean_of(arrays[layer], half) for layer in sorted(arrays)])
+
+    def _mean_of(self, sums: Any, half: int | None) -> Floats:
+        """Sums of both halves [2, ...], or of one, for each of its tokens."""
         chosen = slice(None) if half is None else slice(half, half + 1)
-        stacked = np.stack([arrays[layer][chosen].sum(0) for layer in sorted(arrays)])
-        mean: Floats = stacked / max(1, int(self.tokens[chosen].sum()))
+        mean: Floats = sums[chosen].sum(0) / max(1, int(self.tokens[chosen].sum()))
         return mean
 
 
@@ -175,7 +190,7 @@ def read_language(folder: Path, lang: str) -> LanguageStatistics:
         for name, value in tensors.items():
             kind, _, key = name.partition("/")
             if kind in arrays:
-                arrays[kind][key if kind == "inputs" else int(key)] = value
+                arrays[kind][key if kind in _BY_NAME else int(key)] = value
         found = LanguageStatistics(lang, tensors["tokens"], **arrays)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise DataError(f"`{path}` cannot be read: {error}", hint=_MEASURED_AGAIN) from error

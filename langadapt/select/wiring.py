@@ -1,5 +1,5 @@
-"""What a short forward pass shows of a model's parts: which matrices read the same values, and that neurons are what
-the names of their matrices promise.
+"""What a short forward pass shows of a model's parts: which matrices read the same values, which axis of what a norm
+reads is that of tokens, and that neurons are what the names of their matrices promise.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from langadapt.model.anatomy import Anatomy, Matrix, Neurons
+from langadapt.model.anatomy import Anatomy, Matrix, Neurons, Norm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Act = Callable[[torch.Tensor], torch.Tensor]
 
-# Tokens of the short pass: enough that values of different neurons cannot be taken for one another.
-TOKENS = 16
+# Tokens of the short pass: enough that values of different neurons cannot be taken for one another, and no number of
+# heads, which norms of queries and keys have an axis for.
+TOKENS = 17
 # What `down` reads may differ from act(gate) * up by roundings of the model's dtype, as a share of the largest value.
 _CLOSE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
@@ -26,7 +27,7 @@ class Wiring:
     """`shared`: matrices that read the same tensor, the first of each group is the one to watch.
 
     `neurons` is empty where they are not known, and `why_none` says why. `by_sign`: act(z) > 0 just where z > 0, so
-    that an active neuron is one with a positive z.
+    that an active neuron is one with a positive z. `norms` have beside them the axis of tokens in what they read.
     """
 
     shared: tuple[tuple[Matrix, ...], ...]
@@ -34,28 +35,31 @@ class Wiring:
     act: Act | None
     by_sign: bool
     why_none: str
+    norms: tuple[tuple[Norm, int], ...] = ()
 
 
 def look(model: "PreTrainedModel", parts: Anatomy, ids: Sequence[int]) -> Wiring:
     """Run a few tokens through the model's body and look at what its linear layers read and write.
 
-    A matrix that is not met once for every token (experts, convolutions) belongs to no group: it has no statistics.
+    A matrix or norm that is not met once for every token (experts, convolutions) is left out: it has no statistics.
     """
-    few = torch.tensor([list(ids[:TOKENS])], device=model.device)
+    few = torch.tensor([(list(ids) * TOKENS)[:TOKENS]], device=model.device)
     read: dict[str, torch.Tensor] = {}
     wrote: dict[str, torch.Tensor] = {}
     often: dict[str, int] = {}
 
-    def watch(matrix: Matrix) -> Callable[..., None]:
+    def watch(part: Matrix | Norm) -> Callable[..., None]:
         def hook(module: Any, given: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
-            read[matrix.weight], wrote[matrix.weight] = given[0], result
-            often[matrix.weight] = often.get(matrix.weight, 0) + 1
+            often[part.weight] = often.get(part.weight, 0) + 1
+            if given:
+                read[part.weight], wrote[part.weight] = given[0], result
 
         return hook
 
     modules = dict(model.named_modules())
+    watched: list[Matrix | Norm] = [*parts.matrices, *parts.norms]
     with torch.inference_mode():
-        handles = [modules[one.module].register_forward_hook(watch(one)) for one in parts.matrices]
+        handles = [modules[one.module].register_forward_hook(watch(one)) for one in watched]
         try:
             model.base_model(input_ids=few, use_cache=False)
         finally:
@@ -66,6 +70,11 @@ def look(model: "PreTrainedModel", parts: Anatomy, ids: Sequence[int]) -> Wiring
         given = read.get(matrix.weight)
         if given is not None and often[matrix.weight] == 1 and given.numel() == few.numel() * matrix.inputs:
             groups.setdefault(id(given), []).append(matrix)
+    norms = [
+        (norm, axis)
+        for norm in parts.norms
+        if often.get(norm.weight) == 1 and (axis := _token_axis(read.get(norm.weight), norm.size)) is not None
+    ]
     act = activation(parts.activation)
     neurons, why = parts.neurons, parts.why_none
     if neurons and act is None:
@@ -74,7 +83,15 @@ def look(model: "PreTrainedModel", parts: Anatomy, ids: Sequence[int]) -> Wiring
         if act is not None and not _is_neuron(one, act, read, wrote):
             neurons, why = (), f"layer {one.layer}: what `{one.down.weight}` reads is not act(gate) x up"
             break
-    return Wiring(tuple(tuple(group) for group in groups.values()), neurons, act, _by_sign(act), why)
+    return Wiring(tuple(tuple(group) for group in groups.values()), neurons, act, _by_sign(act), why, tuple(norms))
+
+
+def _token_axis(read: torch.Tensor | None, size: int) -> int | None:
+    """Which axis of [1, ..., size] has the tokens of the short pass; None if it is not one alone."""
+    if read is None or read.shape[-1] != size:
+        return None
+    axes = [axis for axis in range(1, read.ndim - 1) if read.shape[axis] == TOKENS]
+    return axes[0] if len(axes) == 1 else None
 
 
 def activation(name: str) -> Act | None:

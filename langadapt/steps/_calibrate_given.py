@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.languages import normalise, primary
+from langadapt.steps._calibrate_kept import SCHEMA
 from langadapt.steps._strategy import check_digest
 from langadapt.steps._vocabulary import lang_of
 
@@ -52,6 +53,12 @@ def added_to(inputs: Inputs, langs: Mapping[str, Input], settings: Mapping[str, 
     if not given.exists:
         return given
     check_digest(given, one(inputs, "model"), "statistics", "langadapt calibrate")
+    if given.artifact is not None and given.artifact.manifest["schema"] != SCHEMA:
+        raise ConfigError(
+            f"`{given.given}` was measured by another version, which did not measure the same",
+            where="add",
+            hint="measure all its languages again, together with the new ones",
+        )
     for name in _COMMON:
         if given.facts[name] != settings[name]:
             raise ConfigError(

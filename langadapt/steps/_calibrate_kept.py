@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from langadapt.select.statistics import LanguageStatistics
 
 _DONE = "done"
+# 2 has what norms read: what an older version has read lacks it.
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class Kept:
         from langadapt.select.statistics import write_language
 
         place = self.folder / found.lang / (_DONE if done else f"{windows:08d}")
-        identity = Identity("statistics", "calibrate", 1, {"lang": found.lang, "windows": windows}, {"run": self.run})
+        identity = Identity(
+            "statistics", "calibrate", SCHEMA, {"lang": found.lang, "windows": windows}, {"run": self.run}
+        )
         # what is there was passed over as damaged, and the run has come to this place again
         with keeping(place, identity, progress=self.progress) as target:
             write_language(target.folder, found)
@@ -65,4 +69,5 @@ class Kept:
         except DataError as error:
             self.progress.warn(f"what was kept of `{place.parent.name}` is passed over: {error.message}")
             return None
-        return artifact if artifact.manifest["inputs"].get("run") == self.run else None
+        mine = artifact.manifest["inputs"].get("run") == self.run and artifact.manifest["schema"] == SCHEMA
+        return artifact if mine else None

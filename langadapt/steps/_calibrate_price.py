@@ -79,8 +79,10 @@ def _working_bytes(config: "Config", shape: "Shape", work: "Work") -> float:
 
 
 def _sums(shape: "Shape") -> int:
-    """Bytes of the sums of one language: four a neuron, one a column of each matrix, all of them for two halves."""
-    return round(shape.layers * (5 * shape.inner + 6 * shape.hidden) * 2 * _BYTES_A_SUM)
+    """Bytes of the sums of one language: four a neuron, one a column of each matrix, one a value of two norms a layer;
+    all of them for two halves.
+    """
+    return round(shape.layers * (5 * shape.inner + 8 * shape.hidden) * 2 * _BYTES_A_SUM)
 
 
 def expected_tokens(config: "Config", corpus: Input, model: Input) -> int:

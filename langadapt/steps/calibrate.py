@@ -14,6 +14,7 @@ from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes
 from langadapt.steps._calibrate_config import Config
 from langadapt.steps._calibrate_given import added_to, check_names, corpora_of, cut_of, encoder_of
+from langadapt.steps._calibrate_kept import SCHEMA as SCHEMA
 from langadapt.steps._calibrate_price import expected_tokens, price
 from langadapt.steps._measuring import go_on, load_meter, reading
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from langadapt.steps._calibrate_kept import Kept
 
 KIND = "statistics"
-SCHEMA = 1
 HEAVY = True
 
 

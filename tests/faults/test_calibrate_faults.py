@@ -100,6 +100,21 @@ def test_a_damaged_state_is_passed_over(tmp_path: Path, case: Case, monkeypatch:
     assert not any("going on" in text for text in said)
 
 
+def test_what_an_older_version_kept_is_measured_again(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lacks what norms read: sums that went on from it would be too small by all that had been read."""
+    from langadapt.steps import _calibrate_kept
+
+    monkeypatch.setattr(_calibrate_kept, "SCHEMA", 1)
+    stop_after(monkeypatch, 8)
+    with pytest.raises(Interrupted):
+        langadapt.calibrate(out=tmp_path / "out", **case.config)
+    monkeypatch.undo()
+    assert (partial_folder(tmp_path / "out") / "en" / "done").is_dir()
+    assert not any("going on" in text for text in finish(tmp_path, case))
+
+
 def test_other_settings_do_not_go_on_from_it(tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     from langadapt.core.errors import OutputError
 

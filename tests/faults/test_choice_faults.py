@@ -84,8 +84,12 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_columns_are_not_chosen_by_statistics_of_others(llama: Path) -> None:
     look = looked(llama, "en")
-    matrix = look.anatomy.matrices[0]
+    matrix, norm = look.anatomy.matrices[0], look.anatomy.norms[0]
     for length in (1, 5):
+        found = language(look.anatomy, "en", squares={norm.weight: np.ones(length)})
+        odd = replace(look, measured=lambda found=found: Statistics({"en": found}))
+        with pytest.raises(DataError, match=rf"are of {length} values of `{norm.weight}`, which has 32"):
+            choose(odd, "ssu")
         found = language(look.anatomy, "en", squares={matrix.weight: np.ones(length)})
         odd = replace(look, measured=lambda found=found: Statistics({"en": found}))
         with pytest.raises(DataError, match=rf"are of {length} columns of `{matrix.weight}`, which has 32"):

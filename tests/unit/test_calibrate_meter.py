@@ -66,7 +66,7 @@ def keep(module: Any, name: str, read: dict[str, torch.Tensor], wrote: dict[str,
 def oracle(model: Any, parts: Anatomy, chosen: list[Window], *, taylor: bool) -> dict[str, dict[Any, Any]]:
     """Window by window, without padding: the values themselves are kept, and added up token by token in float64."""
     kinds: dict[str, dict[Any, Any]] = {
-        kind: {} for kind in ("inputs", "positive", "sums", "squares", "active", "taylor")
+        kind: {} for kind in ("inputs", "norms", "positive", "sums", "squares", "active", "taylor")
     }
     act = activation(parts.activation)
     assert act is not None
@@ -74,7 +74,7 @@ def oracle(model: Any, parts: Anatomy, chosen: list[Window], *, taylor: bool) ->
         ids = torch.from_numpy(window.ids).long()[None]
         read: dict[str, torch.Tensor] = {}
         wrote: dict[str, torch.Tensor] = {}
-        names = {matrix.module: matrix.weight for matrix in parts.matrices}
+        names = {part.module: part.weight for part in (*parts.matrices, *parts.norms)}
         handles = [keep(model.get_submodule(module), name, read, wrote) for module, name in names.items()]
         # all parameters have gradients here, none has in the meter
         model.requires_grad_(True)
@@ -94,6 +94,11 @@ def oracle(model: Any, parts: Anatomy, chosen: list[Window], *, taylor: bool) ->
 
         for matrix in parts.matrices:
             add("inputs", matrix.weight, read[matrix.weight] ** 2)
+        for norm in parts.norms:
+            squares = read[norm.weight] ** 2
+            if squares.ndim == 4:  # of each head; Gemma 3 has the heads before the tokens
+                squares = squares.mean(2 if squares.shape[1] == len(window.ids) else 1)
+            add("norms", norm.weight, squares)
         for one in parts.neurons:
             gate = wrote[one.gate.weight][..., : one.width]
             add("positive", one.layer, gate > 0)
@@ -107,7 +112,7 @@ def oracle(model: Any, parts: Anatomy, chosen: list[Window], *, taylor: bool) ->
 
 
 @pytest.mark.parametrize("taylor", [False, True], ids=["forward", "taylor"])
-@pytest.mark.parametrize("arch", ["llama", "gpt2", "phi3", "opt", "bloom"])
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "phi3", "opt", "bloom", "qwen3", "gemma3"])
 def test_padded_batches_give_what_single_windows_give(arch: str, taylor: bool) -> None:
     model, parts = made(arch)
     chosen = some_windows()
@@ -150,7 +155,7 @@ def test_going_on_is_bit_for_bit_one_run() -> None:
     for at in (4, 6):
         second.add(chosen[at : at + 2])
     found = second.found("hu")
-    for kind in ("positive", "sums", "squares", "active", "inputs"):
+    for kind in ("positive", "sums", "squares", "active", "inputs", "norms"):
         for key, value in getattr(whole, kind).items():
             assert value.tobytes() == getattr(found, kind)[key].tobytes(), kind
 

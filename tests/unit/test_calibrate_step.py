@@ -19,6 +19,7 @@ from langadapt.core.progress import Event, Note
 from langadapt.core.validate import validate
 from langadapt.model.load import load_tokenizer
 from langadapt.select.statistics import read_language
+from langadapt.steps import _calibrate_given
 from langadapt.steps._strategy import statistics_of
 from tests.fixtures.tiny import TEMPLATE, tiny_corpus, tiny_model, tiny_tokenizer
 
@@ -97,6 +98,9 @@ def test_what_cannot_be_added_is_refused(place: Path, made: Any, tmp_path: Path)
     assert isinstance(refuse("has `en` already", "en", "sk"), ConfigError)
     assert isinstance(refuse("measured with `window_tokens` 64, this run has 32", "sk", window_tokens=32), ConfigError)
     refuse("measured with `skip_first` False", "sk", skip_first=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_calibrate_given, "SCHEMA", 3)
+        refuse("was measured by another version", "sk")
     stranger = tiny_model(tmp_path / "stranger", seed=4)
     assert refuse(r"made of another model than .*stranger.* \(of \w{12}, not", "sk", model=stranger).exit_code == 3
     copy = Path(shutil.copytree(made.path, tmp_path / "copy"))

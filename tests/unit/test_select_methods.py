@@ -1,5 +1,6 @@
 """What selectors choose, against slow and obvious oracles."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from langadapt.core.errors import ConfigError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.types import Movable
 from langadapt.model.load import load_model
 from langadapt.select.inputs import SelectInputs
+from langadapt.select.statistics import Statistics
 from langadapt.steps._strategy import look_at, named
 from tests.fixtures.measured import measured
 from tests.fixtures.tiny import tiny_model
@@ -113,14 +115,33 @@ def test_a_shield_of_nothing_and_of_all(llama: Path, name: str) -> None:
     assert not shut.names and shut.slices.keys() == {"model.embed_tokens.weight", "lm_head.weight"}
 
 
-def test_norms_are_shielded_value_by_value(llama: Path) -> None:
+def test_norms_are_shielded_by_what_they_read_and_biases_by_their_size(gpt2: Path) -> None:
+    """A norm's shifts go by what the norm reads, as its factors do; what a matrix's bias is multiplied by is 1."""
+    read = np.random.Generator(np.random.Philox(key=7)).random(32) * 4
+    look = looked(gpt2, squares={f"transformer.{name}.weight": read for name in ("h.0.ln_1", "ln_f")})
+    found = choose(look, "ssu", ratio=0.4)
+    for name, scale in (
+        ("h.0.ln_1.weight", 1 + read),
+        ("h.0.ln_1.bias", 1 + read),
+        ("ln_f.weight", 1 + read),
+        ("h.0.attn.c_proj.bias", 1),
+        ("h.0.mlp.c_fc.bias", 1),
+    ):
+        scores = look.read(f"transformer.{name}").abs().double().numpy() * scale
+        moves = np.argsort(-scores, kind="stable")[int(len(scores) * 0.4) :]
+        assert found.slices[f"transformer.{name}"].ids.tolist() == sorted(moves.tolist()), name
+
+
+def test_statistics_without_what_norms_read_are_refused(llama: Path) -> None:
+    """An older version did not measure it; a score without it would be another one."""
     look = looked(llama)
-    name = "model.layers.0.input_layernorm.weight"
-    sizes = look.read(name).abs().numpy()
-    assert choose(look, "ssu").slices[name].ids.tolist() == sorted(np.argsort(-sizes, kind="stable")[16:].tolist())
-    told = looked(llama, squares={name: np.arange(32)})
-    ranked = np.argsort(-(sizes * (1 + np.arange(32))), kind="stable")
-    assert choose(told, "ssu").slices[name].ids.tolist() == sorted(ranked[16:].tolist())
+    old = look.statistics().of("en")
+    stale = Statistics({"en": dataclasses.replace(old, norms={})})
+    look = dataclasses.replace(look, measured=lambda: stale)
+    with pytest.raises(DataError, match=r"norm `model.layers.0.input_layernorm.weight` reads") as refused:
+        choose(look, "ssu")
+    assert refused.value.hint is not None and "calibrate" in refused.value.hint
+    assert choose(look, "magnitude").slices
 
 
 def test_equal_scores_are_taken_in_their_order(llama: Path) -> None:
