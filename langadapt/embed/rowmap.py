@@ -25,8 +25,9 @@ from langadapt.model.save import saving
 
 MAP_FILE = "row_map.safetensors"
 PROVENANCE_FILE = "provenance.jsonl"
-# Rows that are gathered at a time while a map is applied: 16 million numbers of 4 bytes. A longer line is one block.
-_BLOCK_VALUES = 16_000_000
+# Old rows that are gathered at a time while a map is applied: a sixth of the table, or 32 million numbers of 4 bytes,
+# or those of one line. Where lines are long, blocks of few lines would gather the same rows again and again.
+_BLOCK_SHARE, _BLOCK_VALUES = 6, 32_000_000
 _LINES_AT_A_TIME = 4096
 # Lines of correlated noise are multiplied in blocks of one shape, so that a row does not depend on its neighbours.
 _NOISE_LINES = 64
@@ -68,33 +69,41 @@ class RowMap:
             raise DataError(f"the row map is for a table of {self.old_rows:,} rows, this one has {table.shape[0]:,}")
         moments = _Moments(table, self.population)
         for start, stop in self._blocks(table.shape[1]):
-            rows = np.zeros((stop - start, table.shape[1]), dtype=np.float32)
-            first, last = self.indptr[start], self.indptr[stop]
-            columns = self.indices[first:last]
-            entries = table[np.minimum(columns, self.old_rows - 1)]
-            means = columns == self.old_rows
-            if means.any():
-                entries[means] = moments.mean
-            entries *= self.values[first:last, None]
-            # reduceat needs an entry in every line
-            filled = np.flatnonzero(np.diff(self.indptr[start : stop + 1]))
-            if len(filled):
-                rows[filled] = np.add.reduceat(entries, self.indptr[start + filled] - first, axis=0)
+            rows = self._sums(start, stop, table, moments)
             for part in self.dense:
                 part.put_rows(rows, start)
             self._add_noise(rows, start, moments)
             yield start, rows
 
-    def _blocks(self, width: int) -> list[tuple[int, int]]:
-        """Ranges of lines that fit in memory together."""
-        most = max(1, _BLOCK_VALUES // width)
-        found, start, lines = [], 0, len(self.new_ids)
-        while start < lines:
-            stop = int(np.searchsorted(self.indptr, self.indptr[start] + most, side="right")) - 1
-            stop = min(lines, max(stop, start + 1), start + _LINES_AT_A_TIME)
-            found.append((start, stop))
-            start = stop
+    def _sums(self, start: int, stop: int, table: Floats, moments: "_Moments") -> Floats:
+        """The sparse sums of lines, zero for those without entries. An old row that many lines use is read once."""
+        import torch
+
+        first, last = self.indptr[start], self.indptr[stop]
+        used, places = np.unique(self.indices[first:last], return_inverse=True)
+        old = table[np.minimum(used, self.old_rows - 1)]
+        if len(used) and used[-1] == self.old_rows:
+            old[-1] = moments.mean
+        sums = torch.nn.functional.embedding_bag(
+            torch.from_numpy(places.reshape(-1)),
+            torch.from_numpy(old),
+            torch.from_numpy(self.indptr[start:stop] - first),
+            mode="sum",
+            per_sample_weights=torch.from_numpy(self.values[first:last]),
+        )
+        found: Floats = sums.numpy()
         return found
+
+    def _blocks(self, width: int) -> Iterator[tuple[int, int]]:
+        """Ranges of lines whose rows fit in memory together, and so do the old rows that they are made of."""
+        most = max(1, self.old_rows // _BLOCK_SHARE, _BLOCK_VALUES // width)
+        start, lines = 0, len(self.new_ids)
+        while start < lines:
+            stop = min(lines, start + _LINES_AT_A_TIME)
+            while stop - start > 1 and len(np.unique(self.indices[self.indptr[start] : self.indptr[stop]])) > most:
+                stop = start + (stop - start) // 2
+            yield start, stop
+            start = stop
 
     def _add_noise(self, rows: Floats, start: int, moments: "_Moments") -> None:
         """Add it to the rows of the lines from `start` on."""
