@@ -1,15 +1,24 @@
-"""Calibration beside a bare forward pass: same model, same batches, same process, one after the other.
+"""Calibration beside a bare forward pass, and its price beside what it takes.
 
-`python -m tests.benchmarks.calibrate_speed [--model DIR] [--text FILE.jsonl] [--batches 8] [--compute bf16]`
+    python -m tests.benchmarks.calibrate_speed [--model DIR] [--text FILE.jsonl] [--batches 8] [--compute bf16] \\
+        [--threads 1] [--tokens 20000]
+
+Same model, same batches, same process, one after the other.
 
 Prints packed tokens a second of a forward pass with logits, of the body alone (what calibration needs of it), and of
 calibration with and without `taylor` (goal: at least 0.9 of a forward pass with logits). Batches alternate between
 them, and the fastest of each counts, so that another job on the machine disturbs all alike. Without arguments a small
 made-up model is used: its ratio says nothing about real sizes.
+
+Then `calibrate --dry-run`, `calibrate` itself on `--tokens` tokens (0: not at all) and the dry run again, each in a
+process of its own: seconds and memory predicted, taken, and predicted / taken. A price is timed by the wall clock, so
+this says something only where nothing else runs; where something does, that is printed.
 """
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -79,6 +88,38 @@ def compare(folder: Path, text: Path, given: argparse.Namespace) -> None:
     print("  goal for calibration: 0.9")
 
 
+def priced(command: list[str]) -> dict[str, Any]:
+    done = subprocess.run([*command, "--dry-run", "--json"], check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def price(folder: Path, text: Path, given: argparse.Namespace, out: Path) -> None:
+    """The price before and after, what the run takes, and the ratio of both."""
+    command = [sys.executable, "-m", "langadapt", "calibrate", str(folder), f"hu={text}"]
+    command += ["--tokens", str(given.tokens), "--window-tokens", str(given.window_tokens)]
+    command += ["--compute", given.compute, "-o", f"threads={given.threads}"]
+    prices = [priced([*command, "--out", str(out)])]
+    with (out.parent / "calibrate.log").open("w") as log:
+        began = time.perf_counter()
+        running = subprocess.Popen([*command, "--out", str(out)], stdout=log, stderr=log)
+        _, status, used = os.wait4(running.pid, 0)
+        taken = time.perf_counter() - began
+        running.returncode = os.waitstatus_to_exitcode(status)
+    if running.returncode:
+        raise SystemExit((out.parent / "calibrate.log").read_text())
+    tokens = json.loads((out / "artifact.json").read_text())["facts"]["languages"]["hu"]["tokens"]
+    prices.append(priced([*command, "--out", f"{out}-again"]))
+    peak = used.ru_maxrss * 1024 / 1e9
+    print(f"price of calibrate, {tokens:,} tokens: predicted, taken, predicted / taken")
+    for when, found in zip(("before", "after"), prices, strict=True):
+        seconds, memory = found["seconds"], found["memory_bytes"] / 1e9
+        busy = found["rows"].get("timed while busy", "with nothing else running").partition(";")[0]
+        print(f"  {when:6} {seconds:7.1f} s  {taken:7.1f} s  {seconds / taken:.2f}    "
+              f"{memory:.2f} GB  {peak:.2f} GB  {memory / peak:.2f}    {busy}")  # fmt: skip
+    print(f"  processor time of the run: {used.ru_utime + used.ru_stime:.1f} s")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=str)
@@ -87,6 +128,7 @@ def main() -> int:
     parser.add_argument("--window-tokens", type=int, default=512)
     parser.add_argument("--compute", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=20_000)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as scratch:
@@ -94,9 +136,13 @@ def main() -> int:
             from tests.fixtures.tiny import tiny_corpus, tiny_model
 
             folder = tiny_model(Path(scratch) / "model", width=256, layers=4)
-            compare(folder, tiny_corpus(Path(scratch) / "text", "hu", 400), given)
+            text = tiny_corpus(Path(scratch) / "text", "hu", 400)
         else:
-            compare(resolve(given.model), given.text, given)
+            folder, text = resolve(given.model), given.text
+        if given.batches:
+            compare(folder, text, given)
+        if given.tokens:
+            price(folder, text, given, Path(scratch) / "statistics")
     return 0
 
 
