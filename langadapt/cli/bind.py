@@ -102,8 +102,11 @@ def _run(verb: Verb, bound: list[Binding], given: dict[str, Any], own: dict[str,
     missing = [item.label for item in bound if item.reads and item.reads.required and item.name not in settings.values]
     if missing:
         usage = " ".join(item.label for item in bound if item.positional)
+        wrong = _named_in_place(bound, settings)
         raise ConfigError(
-            f"missing input: {', '.join(missing)}",
+            f"missing input: {wrong.label}; `{settings.values[wrong.name]}` stands in its place"
+            if wrong
+            else f"missing input: {', '.join(missing)}",
             hint=f"give the inputs: `langadapt {verb.name} {usage} --out DIR`\n"
             f"or, in a folder made by `langadapt init`, run `langadapt {verb.name}` without inputs",
         )
@@ -118,6 +121,15 @@ def _run(verb: Verb, bound: list[Binding], given: dict[str, Any], own: dict[str,
             execute.dry_run(verb, config, place, overwrite=own["overwrite"])
         else:
             execute.perform(verb, config, place, own=own, command=sys.argv)
+
+
+def _named_in_place(bound: list[Binding], settings: Settings) -> Binding | None:
+    """The single input in whose place a NAME=PATH stands that belongs to a later one: it was left out."""
+    for item in bound:
+        given = settings.values.get(item.name)
+        if item.positional and item.shape == "one" and isinstance(given, str) and "=" in given:
+            return None if Path(given).exists() else item
+    return None
 
 
 def _inputs_given(bound: list[Binding], settings: Settings) -> bool:

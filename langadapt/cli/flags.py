@@ -81,7 +81,11 @@ class Binding:
         for text in given:
             name, equals, value = text.partition("=")
             if not equals or not name:
-                raise ConfigError(f"`{text}` is not of the form NAME={'DIR' if self.reads else 'VALUE'}", where=origin)
+                raise ConfigError(
+                    f"`{text}` is not of the form NAME={'DIR' if self.reads else 'VALUE'}",
+                    where=origin,
+                    hint=f"give it a name, e.g. `en={text.strip('=') or ('DIR' if self.reads else 'VALUE')}`",
+                )
             if name in pairs:
                 raise ConfigError(f"the name `{name}` is given twice", where=origin)
             pairs[name] = value if self.reads else fit_text(value, inner, f"{self.flag} {text}")

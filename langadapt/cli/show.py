@@ -69,7 +69,10 @@ def show(
 def show_artifact(path: Path, *, verify: bool) -> None:
     """Manifest, origin and files of an artifact; DataError (exit 3) if it is incomplete or was changed."""
     if not path.exists() and not partial_folder(path).is_dir():
-        raise DataError(f"`{path}` does not exist")
+        known = any(str(path) in method_names(room) for room in method_rooms())
+        raise DataError(
+            f"`{path}` does not exist", hint=f"for the method: `langadapt show method {path}`" if known else None
+        )
     if not is_artifact(path) and any((path / name).is_file() for name in ("langadapt.yaml", "run.jsonl")):
         from langadapt.cli.status import show_status
 

@@ -1,6 +1,9 @@
 """Train whole layers, such as the last four; the others and what lies outside them stay."""
 
 import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from langadapt.core.config import Options as OptionsBase
 from langadapt.core.errors import ConfigError
@@ -12,10 +15,20 @@ from langadapt.select.inputs import SelectInputs
 _PART = re.compile(r"(?P<one>-?\d+)|(?P<first>-?\d+)?:(?P<last>-?\d+)?")
 
 
+def _as_written(value: Any) -> Any:
+    """The text that YAML took for something else: `-4:` for a mapping with an empty value, `0` for a number."""
+    if isinstance(value, dict) and len(value) == 1 and next(iter(value.values())) in (None, ""):
+        return f"{next(iter(value))}:"
+    parts = value if isinstance(value, list) else [value]
+    if any(isinstance(part, bool) or not isinstance(part, str | int) for part in parts):
+        return value
+    return ",".join(str(part) for part in parts)
+
+
 class Options(OptionsBase):
     """Which layers, and what happens to the tables."""
 
-    layers: str = "-4:"
+    layers: Annotated[str, BeforeValidator(_as_written)] = "-4:"
     """Layers as Python counts them: `-4:` the last four, `:2,-2:` the first and the last two, `0,5,-1` these three."""
 
     tables: TablesMove = "new-rows"

@@ -25,6 +25,8 @@ REAL: list[tuple[int, str, tuple[str, ...]]] = [
     (0, "", ("show", "method", "mean")),
     (1, "Input/output error", ("prepare", "/proc/self/mem", "--lang", "hu", "--out", "other")),
     (2, "did you mean", ("prepare", "a.txt", "--lang", "Greek", "--out", "other")),
+    (2, "missing input: MODEL; `hu=a.txt` stands in its place", ("calibrate", "hu=a.txt", "--out", "other")),
+    (2, "missing input: NAME=CORPUS...", ("calibrate", "base", "--out", "other")),
     (3, "not an artifact", ("show", "a.txt")),
     (4, "--overwrite", (*PREPARE, "--seed", "7")),
     (5, "no space left", ("list", "verbs")),

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.sources import build, merge
 from langadapt.core.types import Movable
 from langadapt.model.load import load_model
 from langadapt.select.inputs import SelectInputs
 from langadapt.select.statistics import Statistics
 from langadapt.steps._strategy import look_at, named
+from langadapt.steps.select import Config as Select
 from tests.fixtures.measured import measured
 from tests.fixtures.tiny import tiny_model
 
@@ -163,6 +165,20 @@ def test_layers_are_counted_as_python_counts(text: str, wanted: set[int]) -> Non
     from langadapt.select.layers import picked
 
     assert picked(text, 4) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [(":2,-2:", ":2,-2:"), ("-4:", "-4:"), ("3", "3"), ("[0, -1]", "0,-1"), ("'-4:'", "-4:")]
+)
+def test_layers_can_be_written_as_the_page_shows_them(text: str, wanted: str) -> None:
+    config = build(Select, merge(Select, assignments=["model=m", f"method_options.layers={text}"]))
+    assert named("layers", config.method_options)[1].model_dump()["layers"] == wanted
+
+
+@pytest.mark.parametrize("value", [True, [True], {"a": "b"}, {"a": None, "b": None}, 1.5, None])
+def test_layers_that_are_no_text_are_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match="layers"):
+        named("layers", {"layers": value})
 
 
 @pytest.mark.parametrize("text", ["4", "x", "", "9:", "1-2", "0,,1"])
