@@ -35,7 +35,8 @@ def table(results: Results) -> str:
     for role in _TITLES:
         bits += [f"{_bits(first['scores'][role], 'base'):.3f}", ""]
     quality.append(bits + ([f"{base_icl:.3f}"] if icl else []))
-    cost = [["arm", "numbers that move", "state", "peak memory", "s a step", "minutes"]]
+    # no times: cells run side by side, so that they tell more of the machine than of the arm (see slice_state.py)
+    cost = [["arm", "numbers that move", "state", "peak memory"]]
     for name, runs in grouped.items():
         row = [f"`{name}`", str(len(runs))]
         for role in _TITLES:
@@ -44,8 +45,7 @@ def table(results: Results) -> str:
         less = f" ({len(asked)} seeds)" if 0 < len(asked) < len(runs) else ""
         quality.append(row + ([_spread(asked) + less if asked else "-"] if icl else []))
         cost.append([f"`{name}`", f"{runs[0]['trained']:,}", _bytes(runs[0]["state_bytes"]),
-                     _bytes(max(run["peak_bytes"] for run in runs)), f"{_mean(runs, 'step_seconds'):.2f}",
-                     f"{_mean(runs, 'seconds') / 60:.1f}"])  # fmt: skip
+                     _bytes(max(run["peak_bytes"] for run in runs))])  # fmt: skip
     return f"After {first['steps']} steps:\n\n{_markdown(quality)}\n\n{_markdown(cost)}"
 
 
@@ -61,10 +61,6 @@ def _bits(found: Mapping[str, Any], model: str) -> float:
 def _spread(values: Sequence[float]) -> str:
     apart = f" ± {(max(values) - min(values)) / 2:.3f}" if max(values) - min(values) > 0.0005 else ""
     return f"{sum(values) / len(values):.3f}{apart}"
-
-
-def _mean(runs: Runs, key: str) -> float:
-    return math.fsum(run[key] or 0.0 for run in runs) / len(runs)
 
 
 def _bytes(size: float | None) -> str:
