@@ -12,7 +12,6 @@ import numpy as np
 
 from langadapt.core.artifact import Output
 from langadapt.core.errors import ConfigError, DataError
-from langadapt.core.host import timed_rows
 from langadapt.core.inputs import Input
 from langadapt.core.units import show_seconds
 from langadapt.steps._measuring import go_on, load_meter, reading, token_seconds, work_of
@@ -134,11 +133,11 @@ def _windows(data: Input, parts: Mapping[str, int], specials: Any) -> "Iterator[
 def price(rules: Rules, wishes: Wanted, shape: "Shape", block_tokens: int) -> tuple[float, tuple[tuple[str, str], ...]]:
     """Seconds that measuring takes, from one layer timed on this machine; and what is said of it."""
     from langadapt.model.compute import resolve_compute
-    from langadapt.train.machine import busy_with, choose_device
+    from langadapt.train.machine import choose_device
 
     device = choose_device(rules.device)
     work = work_of(block_tokens, resolve_compute(rules.compute), device)
     a_token, _ = token_seconds(shape, work, device, taylor=wishes.taylor)
     seconds = _START_SECONDS + wishes.tokens * a_token
     words = ", ".join(f"{sum(parts.values()):,} tokens of {lang}" for lang, parts in wishes.by_lang.items())
-    return seconds, (("measured first", f"{words}: {show_seconds(seconds)}"), *timed_rows(busy_with(device)))
+    return seconds, (("measured first", f"{words}: {show_seconds(seconds)}"),)

@@ -126,14 +126,19 @@ def test_a_language_that_the_data_lack_cannot_be_measured(given: Given, tmp_path
             langadapt.cpt(out=tmp_path / "out", model=given.model, data=alone, strategy=strategy, **RUN)
 
 
-def test_the_price_says_what_moves_and_what_measuring_costs(given: Given, tmp_path: Path) -> None:
+def test_the_price_says_what_moves_and_what_measuring_costs(
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     verb = load("cpt")
+    for place in ("langadapt.train.machine.busy_with", "langadapt.train.price.busy_with"):
+        monkeypatch.setattr(place, lambda _: "load 9.0 on 2 core(s)")
 
     def priced(**more: Any) -> tuple[float, dict[str, str]]:
         values = {"model": str(given.model), "data": str(given.data), **RUN, **more}
         config = validate(verb.config, values)
         found = price(verb, config, resolved(verb, config))
         assert found.seconds is not None
+        assert sum(name == "timed while busy" for name, _ in found.rows) == 1
         return found.seconds, dict(found.rows)
 
     seconds, rows = priced(strategy="ssu")
