@@ -88,10 +88,13 @@ def _facts(config: Config, selection: "Selection", portion: Portion, inputs: Inp
 
 
 def check(config: Config) -> None:
-    """ConfigError without anything to choose by, or for a method that puts an adapter beside the weights."""
+    """ConfigError without anything to choose by, or for a method that puts an adapter beside the weights.
+
+    The same for statistics that the method does not look at: what is chosen would not be what they seem to say.
+    """
     from langadapt.select.adapter import AdapterOptions
     from langadapt.steps._select_effects import check_effects
-    from langadapt.steps._strategy import named
+    from langadapt.steps._strategy import looks_at_text, named
 
     check_effects(config.effects, config.text)
     if config.method is None:
@@ -105,6 +108,12 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"`{config.method}` puts an adapter beside the weights: that is no choice among them",
             hint=f"train with it: langadapt cpt ... --strategy {config.method}",
+        )
+    if config.statistics is not None and not looks_at_text(method):
+        raise ConfigError(
+            f"`{config.method}` looks at no statistics",
+            where="statistics",
+            hint="leave `--statistics` out, or choose a method that does: `ssu`, `subnetwork`, `lape`",
         )
 
 

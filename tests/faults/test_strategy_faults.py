@@ -1,6 +1,7 @@
 """Training a part of a model is killed, poisoned, starved and handed what belongs to another run or model."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from langadapt.core.artifact import open_artifact, partial_folder
 from langadapt.core.errors import ConfigError, DataError, LangadaptError, OutputError, ResourceError
 from langadapt.core.inputs import digest_of
 from langadapt.steps.verify_shield import verify_shield
+from tests.faults.test_calibrate_faults import keeping
 from tests.faults.test_train_faults import (
     STEPS,
     Case,
@@ -23,6 +25,7 @@ from tests.faults.test_train_faults import (
     kill_at_random,
     poison_step_14,
     run_here,
+    start,
     stopped,
 )
 from tests.fixtures.measured import given_statistics
@@ -59,14 +62,16 @@ def place(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def case_of(place: Path, out: Path, strategy: str, **options: Any) -> Case:
-    """An uninterrupted run of a strategy, and what it was given."""
+def case_of(place: Path, out: Path, strategy: str, *, measures: bool = False, **options: Any) -> Case:
+    """An uninterrupted run of a strategy, and what it was given; `measures`: statistics are made of the data."""
     config: dict[str, Any] = {
         "model": str(place / "model"), "data": str(place / "data"), "steps": STEPS, "batch_tokens": 128,
         "micro_batch_blocks": 2, "learning_rate": 3e-3, "checkpoint_steps": 5, "probe_every": 10, "compute": "fp32",
         "strategy": strategy, "strategy_options": KINDS.get(strategy, {}) | options,
     }  # fmt: skip
-    if strategy in MEASURED:
+    if measures:
+        config |= {"calibration_tokens": 1500, "steps": 4}
+    elif strategy in MEASURED:
         config["statistics"] = str(place / "statistics")
     langadapt.cpt(out=out, **config)
     return Case(config, files_of(out))
@@ -84,6 +89,24 @@ def test_kill_at_random_moments_whatever_part_moves(place: Path, tmp_path: Path,
     kill_at_random(tmp_path / "run", case_of(place, tmp_path / "reference", strategy), 1)
     found = verify_shield(str(place / "model"), str(tmp_path / "run" / "out"))
     assert found.broken == 0 and sum(drift.moved for drift in found.drifts.values()) > 100
+
+
+def test_kill_9_while_a_strategy_measures_and_while_it_chooses(place: Path, tmp_path: Path) -> None:
+    """Four times something is committed before training: two states, the finished language, the choice."""
+    (tmp_path / "run").mkdir()
+    case = case_of(place, tmp_path / "reference", "ssu", measures=True)
+    told = []
+    # of the first run the second state is lost; the next goes on behind the first one, and loses the choice
+    for count in ("2", "3"):
+        run = start(tmp_path / "run", case, "--kill", "manifest-durable", count, job=keeping)
+        assert run.end() == -signal.SIGKILL
+        told.append(run.log.read_text())
+    kept = partial_folder(tmp_path / "run" / "out")
+    assert (kept / "statistics" / "en" / "done").is_dir() and not (kept / "choice").exists()
+    run = start(tmp_path / "run", case, job=keeping)
+    assert run.end() == 0, run.log.with_suffix(".err").read_text()
+    assert files_of(tmp_path / "run" / "out") == case.reference
+    assert all("measure en " in text for text in told) and "measure en " not in run.log.read_text()
 
 
 @pytest.mark.parametrize(("ratio", "tables"), [(0.0, "train"), (0.0, "freeze"), (1.0, "train"), (1.0, "new-rows")])

@@ -96,6 +96,7 @@ def test_what_is_of_another_model_is_refused_with_both_digests(model: Path, stat
         ({"method": "lora"}, "puts an adapter beside"),
         ({"method": "ssu", "source": "en"}, "needs statistics"),
         ({"method": "sssu"}, "unknown method"),
+        ({"method": "magnitude", "statistics": "stats"}, "looks at no statistics"),
         ({"method": "random", "method_options": {"ratio": 2.0}}, "ratio"),
         ({"method_options": {"ratio": 0.5}}, "nothing to choose by"),
     ],
