@@ -73,8 +73,9 @@ demo: assets
 	$(BIN)/langadapt run recipes/quickstart-hu.yaml --out $(RUN) $(SETTINGS) --dry-run --table
 	$(BIN)/langadapt run recipes/quickstart-hu.yaml --out $(RUN) $(SETTINGS) --table
 
+# files in their own order: those with few and long tests (e2e, faults) come early, and no worker ends alone with one
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
