@@ -41,16 +41,20 @@ def run(config: Config, out: Output) -> Artifact:
     out.progress.note(f"reading the tokenizer of {model.given}")
     base, companion = companion_of(model.path, tokenizer_file.read(model.path), sample, out)
     family = detect(base)
+    family_name = family.name
     rows = table_rows(model.path, base)
     base_loaded = load_tokenizer(model.path)
     loaded.insist_on_the_file(base_loaded, base)
     if config.size == "auto":
         slots.insist_on_nested(family)
+    del family
     scripts = scripts_of(config, corpora, guards, out)
     met: set[str] = set()
     target = target_of(base, corpora, config, met, out)
     protected = guarded(config, base, base_loaded, guards, target, met, out)
     guard = protected.guard
+    seen, probe = loaded.Seen.of(base_loaded), {"base": probe_hash(base_loaded)}
+    del base_loaded  # a large vocabulary is in memory many times as it is: what is not needed goes, here and below
     free = slots_of(config, base, model.path, rows, guard, target, met, out)
 
     wish = Wish(
@@ -74,6 +78,8 @@ def run(config: Config, out: Output) -> Artifact:
             f"{len(gone):,} old tokens are given up ({_scripts(by_script(base, gone))}): text that is neither like the "
             "guard's nor like the target's takes more tokens from now on"
         )
+    if start is not base:
+        start.let_go()
     tokenizer_file.write(start, growth.merges, model.path, out.folder, gone=gone)
 
     new = tokenizer_file.read(out.folder)
@@ -89,19 +95,10 @@ def run(config: Config, out: Output) -> Artifact:
     outcomes += written
     if scripts:
         outcomes.append(checks.holds_script(start, new, grown.family, scripts))
-    loaded_new = load_tokenizer(out.folder)
-    outcomes += loaded.loaded_checks(base_loaded, loaded_new, new, everything[:LOADED_TEXTS], gone=gone)
-    checking.advance(len(outcomes) - checking.done, detail=outcomes[-1].name)
-    checking.finish()
     insist(outcomes)
-    probe = {"base": probe_hash(base_loaded), "adapted": probe_hash(loaded_new)}
-    if probe["base"] != probe["adapted"]:
-        out.progress.warn(
-            "llama.cpp will not recognise this tokenizer by its probe text: a GGUF export must carry the name of the "
-            "base's pre-tokenizer"
-        )
     unseen = [text for item in guards for text in texts(item, "held-out")]
     measured = metrics.compare(base.tokenizer, new.tokenizer, everything, unseen, base.spelling, out.progress)
+    languages = by_language(base.tokenizer, new.tokenizer, corpora, target, held_out) if len(corpora) > 1 else None
     map_lines = slots.map_lines(
         grown,
         config.mode,
@@ -111,6 +108,19 @@ def run(config: Config, out: Output) -> Artifact:
         old_splits=slots.splits(base, new, gone),
     )
     write_json_lines(out.folder / "vocab_map.jsonl", map_lines)
+    base.let_go()
+    del grown, start
+    loaded_new = load_tokenizer(out.folder)
+    outcomes += loaded.loaded_checks(seen, loaded_new, new, everything[:LOADED_TEXTS], gone=gone)
+    checking.advance(len(outcomes) - checking.done, detail=outcomes[-1].name)
+    checking.finish()
+    insist(outcomes)
+    probe["adapted"] = probe_hash(loaded_new)
+    if probe["base"] != probe["adapted"]:
+        out.progress.warn(
+            "llama.cpp will not recognise this tokenizer by its probe text: a GGUF export must carry the name of the "
+            "base's pre-tokenizer"
+        )
     record = {outcome.name: outcome.record() for outcome in outcomes}
     samples = measured.pop("samples")
     notes = dict(growth.notes) | {"asked": asked, "missing": missing}
@@ -129,7 +139,7 @@ def run(config: Config, out: Output) -> Artifact:
     )
     facts: dict[str, Any] = {
         "lang": config.lang or lang_of(corpora[0]),
-        "family": family.name,
+        "family": family_name,
         "mode": config.mode,
         "vocabulary_before": base.next_id,
         "vocabulary_after": new.next_id,
@@ -154,8 +164,8 @@ def run(config: Config, out: Output) -> Artifact:
         if growth.why:
             facts["auto"] = curve["auto"] = stopped(growth.curve, asked, growth.why)
         write_durably(out.folder / "curve.json", pretty_json(curve))
-    if len(corpora) > 1:
-        facts["languages"] = by_language(base.tokenizer, new.tokenizer, corpora, target, held_out)
+    if languages is not None:
+        facts["languages"] = languages
     return out.commit(facts)
 
 

@@ -77,12 +77,13 @@ def run(config: Config, out: Output) -> Artifact:
 
     new = tokenizer_file.read(out.folder)
     new_loaded = load_tokenizer(out.folder)
+    before, after = loaded.Seen.of(base_loaded), loaded.Seen.of(new_loaded)
     unseen = [text for corpus in corpora for text in texts(corpus, "held-out") or texts(corpus, "train")]
     outcomes = [
         *made.checks(new),
         moved_checks.special_ids_follow(base, new, ids),
-        loaded.roles_kept(base_loaded, new_loaded, ids=ids),
-        moved_checks.chat_specials_follow(base_loaded, new_loaded, ids),
+        loaded.roles_kept(before, after, ids=ids),
+        moved_checks.chat_specials_follow(before, after, ids),
         loaded.loads_as_written(new_loaded, new, unseen[:LOADED_TEXTS]),
     ]
     insist(outcomes)

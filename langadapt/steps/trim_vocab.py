@@ -69,7 +69,7 @@ def run(config: Config, out: Output) -> Artifact:
     unseen = [text for corpus in corpora for text in texts(corpus, "held-out") or texts(corpus, "train")]
     outcomes = moved_checks.moved_checks(base, new, ids, words + chat)
     outcomes += moved_checks.moved_loaded_checks(
-        base_loaded, load_tokenizer(out.folder), new, unseen[:LOADED_TEXTS], ids
+        loaded.Seen.of(base_loaded), load_tokenizer(out.folder), new, unseen[:LOADED_TEXTS], ids
     )
     outcomes += written
     insist(outcomes)

@@ -190,7 +190,7 @@ def _extended(pair: Pair, relation: Relation, guards: Sequence[Path], texts: Seq
         yield checks.still_spelled(base, new, met)
     yield from detect(start).checks(new, met)
     gone = tuple(relation.gone.values())
-    yield from loaded.loaded_checks(pair.base_loaded, pair.new_loaded, new, texts[:_LOADED], gone=gone)
+    yield from loaded.loaded_checks(loaded.Seen.of(pair.base_loaded), pair.new_loaded, new, texts[:_LOADED], gone=gone)
     yield from _beside(pair, companion, texts)
 
 
@@ -214,12 +214,12 @@ def _needed(artifact: Artifact | None) -> Artifact:
 
 def _trimmed(pair: Pair, relation: Relation, texts: Sequence[str]) -> "Iterator[Outcome]":
     from langadapt.steps._sentencepiece import look_beside
-    from langadapt.vocab import moved_checks
+    from langadapt.vocab import loaded, moved_checks
     from langadapt.vocab.words import count_words
 
     yield from moved_checks.moved_checks(pair.base, pair.new, relation.ids, count_words(pair.base, texts))
     yield from moved_checks.moved_loaded_checks(
-        pair.base_loaded, pair.new_loaded, pair.new, texts[:_LOADED], relation.ids
+        loaded.Seen.of(pair.base_loaded), pair.new_loaded, pair.new, texts[:_LOADED], relation.ids
     )
     yield from _beside(pair, look_beside(pair.base_folder, pair.base, texts[:1])[1], texts)
 
@@ -233,8 +233,9 @@ def _replaced(pair: Pair, texts: Sequence[str]) -> "Iterator[Outcome]":
     yield moved_checks.special_ids_follow(pair.base, pair.new, ids)
     if family_of(pair.new.spec) == "byte-bpe":
         yield fresh.exact_round_trip(pair.new, texts)
-    yield loaded.roles_kept(pair.base_loaded, pair.new_loaded, ids=ids)
-    yield moved_checks.chat_specials_follow(pair.base_loaded, pair.new_loaded, ids)
+    before, after = loaded.Seen.of(pair.base_loaded), loaded.Seen.of(pair.new_loaded)
+    yield loaded.roles_kept(before, after, ids=ids)
+    yield moved_checks.chat_specials_follow(before, after, ids)
     yield loaded.loads_as_written(pair.new_loaded, pair.new, texts[:_LOADED])
 
 

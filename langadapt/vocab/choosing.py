@@ -81,7 +81,7 @@ class SetFamily:
 
     def splits_digits(self) -> bool:
         """Are digits kept apart from each other, by the pre-tokenizer or in all tokens there are?"""
-        cutter = self._base.tokenizer.pre_tokenizer
+        cutter = self._base.pre_tokenizer
         pieces = [piece for piece, _ in cutter.pre_tokenize_str("12 x34")] if cutter else ["12"]
         return keeps_digits_apart([self.content(piece) for piece in pieces], self._contents.values())
 

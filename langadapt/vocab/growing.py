@@ -75,7 +75,7 @@ class BpeFamily:
         Either the pre-tokenizer does it, or it did once and the file forgot (conversion from GGUF loses this):
         then no token of the vocabulary holds two digits.
         """
-        cutter = self._base.tokenizer.pre_tokenizer
+        cutter = self._base.pre_tokenizer
         pieces = [piece for piece, _ in cutter.pre_tokenize_str("12 x34")] if cutter else ["12"]
         return keeps_digits_apart([self.content(piece) for piece in pieces], self._contents.values())
 

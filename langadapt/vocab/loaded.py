@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,32 @@ _TALKS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("user", "Hello!"), ("assistant", "Hello. How can I help you today?"), ("user", "Write a list:\n- one\n- two")),
     (("system", "You are a helpful assistant."), ("user", "Thank you."), ("assistant", "You are welcome.")),
 )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a tokenizer does as transformers loads it, so that it need not stay in memory to be compared.
+
+    Roles -> (token, id); special tokens with their ids; the chat template, and the conversations that it writes with
+    the ids of each.
+    """
+
+    roles: Mapping[str, tuple[str | None, int | None]]
+    specials: tuple[tuple[str, int], ...]
+    template: Any
+    chats: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "Seen":
+        """Look at a loaded tokenizer."""
+        named = zip(map(str, tokenizer.all_special_tokens), tokenizer.all_special_ids, strict=True)
+        texts = chat_texts(tokenizer)
+        return cls(
+            {role: (getattr(tokenizer, role), getattr(tokenizer, f"{role}_id")) for role in ROLE_TOKENS},
+            tuple(named),
+            tokenizer.chat_template,
+            tuple((text, tuple(tokenizer(text, add_special_tokens=False)["input_ids"])) for text in texts),
+        )
 
 
 def chat_texts(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
@@ -73,7 +100,7 @@ def insist_on_the_file(loaded: "PreTrainedTokenizerBase", file: TokenizerFile) -
 
 
 def loaded_checks(
-    base: "PreTrainedTokenizerBase",
+    base: Seen,
     new: "PreTrainedTokenizerBase",
     file: TokenizerFile,
     texts: Sequence[str],
@@ -84,16 +111,11 @@ def loaded_checks(
 
     Tokens in `gone` were given up: the new tokenizer has them no more, not as special ones either.
     """
-    return [roles_kept(base, new, gone), chat_kept(base, new), loads_as_written(new, file, texts)]
+    after = Seen.of(new)
+    return [roles_kept(base, after, gone), chat_kept(base, after), loads_as_written(new, file, texts)]
 
 
-def roles_kept(
-    base: "PreTrainedTokenizerBase",
-    new: "PreTrainedTokenizerBase",
-    gone: Collection[str] = (),
-    *,
-    ids: Mapping[int, int] | None = None,
-) -> Outcome:
+def roles_kept(base: Seen, new: Seen, gone: Collection[str] = (), *, ids: Mapping[int, int] | None = None) -> Outcome:
     """Begin, end, padding and the other roles have the tokens that they had, and so have all special tokens not `gone`.
 
     Under the ids that they had, or under those that `ids` maps them to; then the check is called `roles_follow`.
@@ -104,44 +126,46 @@ def roles_kept(
 
     broken = []
     for role in ROLE_TOKENS:
-        before = getattr(base, role), now(getattr(base, f"{role}_id"))
-        after = getattr(new, role), getattr(new, f"{role}_id")
-        if before != after:
-            broken.append(f"{role}: {before} -> {after}")
-    named = zip(base.all_special_tokens, base.all_special_ids, strict=True)
-    before_all = {str(token): now(number) for token, number in named if token not in gone}
-    after_all = dict(zip(map(str, new.all_special_tokens), new.all_special_ids, strict=True))
+        token, number = base.roles[role]
+        before = token, now(number)
+        if before != new.roles[role]:
+            broken.append(f"{role}: {before} -> {new.roles[role]}")
+    before_all = {token: now(number) for token, number in base.specials if token not in gone}
+    after_all = dict(new.specials)
     if before_all != after_all:
         broken.append(f"special tokens: {before_all} -> {after_all}")
     return Outcome("roles_kept" if ids is None else "roles_follow", len(ROLE_TOKENS) + 1, tuple(broken))
 
 
-def template_texts(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase") -> tuple[list[str], list[str]]:
-    """The conversations as the base's chat template writes them, and how the new one's template differs."""
+def template_kept(base: Seen, new: Seen) -> list[str]:
+    """How the new one's chat template, or what it writes, differs from the base's."""
     broken = []
-    if base.chat_template != new.chat_template:
+    if base.template != new.template:
         broken.append("the template changed")
-    before, after = chat_texts(base), chat_texts(new)
-    if before != after:
+    if [text for text, _ in base.chats] != [text for text, _ in new.chats]:
         broken.append("a conversation is written differently")
-    return before, broken
+    return broken
 
 
-def chat_kept(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase") -> Outcome:
+def chat_kept(base: Seen, new: Seen) -> Outcome:
     """The chat template is the same, writes the same text, and that text has the same ids."""
-    before, broken = template_texts(base, new)
-    for text in before:
-        if base(text, add_special_tokens=False)["input_ids"] != new(text, add_special_tokens=False)["input_ids"]:
+    broken = template_kept(base, new)
+    for (text, before), (_, after) in zip(base.chats, new.chats, strict=False):
+        if before != after:
             broken.append(f"{text[:60]!r} has other ids")
-    return Outcome("chat_kept", len(before) + 1, tuple(broken))
+    return Outcome("chat_kept", len(base.chats) + 1, tuple(broken))
 
 
 def loads_as_written(new: "PreTrainedTokenizerBase", file: TokenizerFile, texts: Sequence[str]) -> Outcome:
-    """transformers gives the ids of the file, and so does what it saves and loads again."""
+    """transformers gives the ids of the file, and so does what it saves and loads again.
+
+    The file lets its own tokenizers go: three of a large vocabulary need not be in memory at once.
+    """
     from transformers import AutoTokenizer
 
     samples = [*texts, *fuzz_texts([])]
     expected = list(encode_all(file.tokenizer, samples))
+    file.let_go()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         new.save_pretrained(str(folder))

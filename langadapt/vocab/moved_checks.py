@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from langadapt.vocab.checks import fuzz_texts, same_round_trip, still_spelled
-from langadapt.vocab.loaded import loads_as_written, roles_kept, template_texts
+from langadapt.vocab.loaded import Seen, loads_as_written, roles_kept, template_kept
 from langadapt.vocab.outcome import Outcome
 from langadapt.vocab.scores import same_score
 from langadapt.vocab.tokenizer_file import TokenizerFile, encode_all
@@ -135,33 +135,33 @@ def words_kept(base: TokenizerFile, new: TokenizerFile, ids: Ids, words: Mapping
 
 
 def moved_loaded_checks(
-    base: "PreTrainedTokenizerBase",
+    base: Seen,
     new: "PreTrainedTokenizerBase",
     file: TokenizerFile,
     texts: Sequence[str],
     ids: Ids,
 ) -> list[Outcome]:
     """`base` and `new` as transformers loads them, `file` as it was written, `texts` of the corpora."""
-    return [roles_kept(base, new, ids=ids), chat_follows(base, new, ids), loads_as_written(new, file, texts)]
+    after = Seen.of(new)
+    return [roles_kept(base, after, ids=ids), chat_follows(base, after, ids), loads_as_written(new, file, texts)]
 
 
-def chat_follows(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", ids: Ids) -> Outcome:
+def chat_follows(base: Seen, new: Seen, ids: Ids) -> Outcome:
     """The chat template is the same, writes the same text, and that text has the same tokens under their new ids."""
-    before, broken = template_texts(base, new)
-    for text in before:
-        old = [ids.get(number, -1) for number in base(text, add_special_tokens=False)["input_ids"]]
-        if old != new(text, add_special_tokens=False)["input_ids"]:
+    broken = template_kept(base, new)
+    for (text, before), (_, after) in zip(base.chats, new.chats, strict=False):
+        if tuple(ids.get(number, -1) for number in before) != after:
             broken.append(f"{text[:60]!r} has other tokens")
-    return Outcome("chat_follows", len(before) + 1, tuple(broken))
+    return Outcome("chat_follows", len(base.chats) + 1, tuple(broken))
 
 
-def chat_specials_follow(base: "PreTrainedTokenizerBase", new: "PreTrainedTokenizerBase", ids: Ids) -> Outcome:
+def chat_specials_follow(base: Seen, new: Seen, ids: Ids) -> Outcome:
     """The chat template is the same and writes the same text, with the same special tokens in the same order."""
-    before, broken = template_texts(base, new)
+    broken = template_kept(base, new)
     there = set(ids.values())
-    for text in before:
-        old = [ids[number] for number in base(text, add_special_tokens=False)["input_ids"] if number in ids]
-        now = [number for number in new(text, add_special_tokens=False)["input_ids"] if number in there]
+    for (text, before), (_, after) in zip(base.chats, new.chats, strict=False):
+        old = [ids[number] for number in before if number in ids]
+        now = [number for number in after if number in there]
         if old != now:
             broken.append(f"{text[:60]!r}: {old} -> {now}")
-    return Outcome("chat_specials_follow", len(before) + 1, tuple(broken))
+    return Outcome("chat_specials_follow", len(base.chats) + 1, tuple(broken))

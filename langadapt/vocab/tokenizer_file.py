@@ -83,8 +83,8 @@ class TokenizerFile:
     @cached_property
     def vocab(self) -> dict[str, int]:
         """Tokens of the model -> id. (A Unigram model stores a list of pieces with scores; the id is the place.)"""
-        section = self.model["vocab"]
-        return dict(section) if isinstance(section, dict) else {entry[0]: id for id, entry in enumerate(section)}
+        section: Any = self.model["vocab"]
+        return section if isinstance(section, dict) else {entry[0]: id for id, entry in enumerate(section)}
 
     @cached_property
     def unknown(self) -> int | None:
@@ -97,17 +97,24 @@ class TokenizerFile:
     @cached_property
     def pieces(self) -> dict[str, int]:
         """Every token of the model and every added one -> id."""
-        return self.vocab | self.added
+        vocab = self.vocab
+        # most vocabularies name the added ones: a second table of a large one takes 20 MB
+        return vocab if all(vocab.get(piece) == id for piece, id in self.added.items()) else vocab | self.added
 
     @cached_property
     def merges(self) -> list[tuple[str, str]]:
         """The merges in rank order; both spellings are read: `["a", "b"]` and `"a b"`."""
+        listed = self.model.get("merges") or []
+        if all(isinstance(merge, tuple) for merge in listed):
+            return listed  # as `read` and `without` leave them
+        # the vocabulary's own strings: others of the same text would take 70 MB in a vocabulary of 262,144
+        own = {piece: piece for piece in self.vocab}
         pairs = []
-        for rank, merge in enumerate(self.model.get("merges") or []):
+        for rank, merge in enumerate(listed):
             parts = merge.split(" ") if isinstance(merge, str) else merge
             if len(parts) != 2:
                 raise DataError(f"merge {rank} is `{merge}`, not a pair", where=self.place)
-            pairs.append((parts[0], parts[1]))
+            pairs.append((own.get(parts[0], parts[0]), own.get(parts[1], parts[1])))
         return pairs
 
     @cached_property
@@ -129,6 +136,16 @@ class TokenizerFile:
     def tokenizer(self) -> Tokenizer:
         """The working tokenizer, without truncation or padding."""
         return _parse(json.dumps(self.spec), self.place)
+
+    @cached_property
+    def pre_tokenizer(self) -> Any:
+        """What cuts a text into words, None without one; made without the vocabulary, so it costs nothing."""
+        return pre_tokenizer_of(self.spec.get("pre_tokenizer"))
+
+    def let_go(self) -> None:
+        """Drop the tokenizers that were made of this file: a large vocabulary's take 100 MB each. They come again."""
+        for name in ("tokenizer", "_own_stage"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def added_pattern(self) -> re.Pattern[str] | None:
@@ -188,7 +205,7 @@ class TokenizerFile:
             vocab.setdefault(content, number)
         model = self.model | {"vocab": {piece: number for piece, number in vocab.items() if piece not in gone}}
         if "merges" in model:
-            model["merges"] = [[left, right] for left, right in self.merges if left + right not in gone]
+            model["merges"] = [pair for pair in self.merges if pair[0] + pair[1] not in gone]
         ranks = None if self.ranks is None else {piece: at for piece, at in self.ranks.items() if piece not in gone}
         return replace(self, spec=self.spec | {"model": model, "added_tokens": added}, ranks=ranks)
 
@@ -202,12 +219,10 @@ class TokenizerFile:
         vocab = dict(self.model["vocab"]) | {merge.piece: merge.id for merge in extra}
         if "merges" not in self.model:
             return self.model | {"vocab": vocab}
-        merges = [[left, right] for left, right in self.merges]
         if self.ranks is not None:
-            pairs = with_every_split(self.merges, [merge.piece for merge in extra], self.ranks)
-            merges = [[left, right] for left, right in pairs]
+            merges = with_every_split(self.merges, [merge.piece for merge in extra], self.ranks)
         else:
-            merges += [[merge.left, merge.right] for merge in extra if merge.right]
+            merges = [*self.merges, *((merge.left, merge.right) for merge in extra if merge.right)]
         return self.model | {"vocab": vocab, "merges": merges}
 
     @property
@@ -231,6 +246,12 @@ def stand_in(id: int) -> str:
     return chr(0xF0000 + id // 1000) + chr(0x100000 + id % 1000)
 
 
+def pre_tokenizer_of(section: Any) -> Any:
+    """The pre-tokenizer that a section of a tokenizer.json describes."""
+    empty = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
+    return Tokenizer.from_str(json.dumps(empty | {"pre_tokenizer": section})).pre_tokenizer
+
+
 def _parse(text: str, place: str) -> Tokenizer:
     with Reading(f"the tokenizers library cannot load `{place}`"):
         tokenizer = Tokenizer.from_str(text)
@@ -249,6 +270,8 @@ def read(folder: Path) -> TokenizerFile:
         )
     check_tokenizer(folder)
     file = TokenizerFile(read_json_object(path, max_bytes=MAX_BYTES), str(path))
+    if "merges" in file.model:
+        file.model["merges"] = file.merges
     vocab = file.model["vocab"]
     if len(vocab) != len(file.vocab):
         twice = next(entry[0] for id, entry in enumerate(vocab) if file.vocab[entry[0]] != id)

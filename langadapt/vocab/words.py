@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from langadapt.vocab.chunks import can_be_cut, chunks
-from langadapt.vocab.tokenizer_file import TokenizerFile
+from langadapt.vocab.tokenizer_file import TokenizerFile, pre_tokenizer_of
 from langadapt.vocab.word_cuts import cutter
 
 
@@ -83,8 +83,7 @@ def _not_at_the_start(base: TokenizerFile) -> Any:
     if '"prepend_scheme": "first"' not in section:
         return base.tokenizer.pre_tokenizer
     section = section.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
-    empty = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
-    return Tokenizer.from_str(json.dumps(empty | {"pre_tokenizer": json.loads(section)})).pre_tokenizer
+    return pre_tokenizer_of(json.loads(section))
 
 
 def count_words(base: TokenizerFile, texts: Iterable[str]) -> Counter[str]:
