@@ -19,7 +19,7 @@ import numpy as np
 from langadapt.core.errors import DataError
 from langadapt.core.io import read_json_lines, write_json_lines
 from langadapt.embed.dense import Dense
-from langadapt.embed.moments import covariance_factor, deviation_of, mean_of
+from langadapt.embed.moments import Doubles, covariance_factor, deviation_of, mean_of
 from langadapt.embed.types import Floats, Ints
 from langadapt.model.save import saving
 
@@ -186,13 +186,16 @@ class _Moments:
     population: Ints = field(repr=False)
 
     @cached_property
+    def _mean(self) -> Doubles:
+        return mean_of(self.table, self.population)
+
+    @cached_property
     def mean(self) -> Floats:
-        return mean_of(self.table, self.population).astype(np.float32)
+        return self._mean.astype(np.float32)
 
     @cached_property
     def deviation(self) -> Floats:
-        mean = mean_of(self.table, self.population)
-        return deviation_of(self.table, self.population, mean).astype(np.float32)
+        return deviation_of(self.table, self.population, self._mean).astype(np.float32)
 
     @cached_property
     def factor(self) -> Floats:
