@@ -31,7 +31,7 @@ from langadapt.core.io import (
     write_durably,
 )
 from langadapt.core.lock import Lock
-from langadapt.core.manifest import FORMAT, MADE_AGAIN, MANIFEST, checksum, read_manifest
+from langadapt.core.manifest import FORMAT, MADE_AGAIN, MANIFEST, Facts, checksum, read_manifest
 from langadapt.core.progress import Progress
 
 # Written beside the hashed files but never hashed: they hold times, paths and hosts.
@@ -62,9 +62,9 @@ class Artifact:
         return str(self.manifest["fingerprint"])
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """What the step found out: counts, measurements, checks."""
-        return dict(self.manifest["facts"])
+        return Facts(self.path, self.manifest["facts"])
 
     @property
     def digest(self) -> str:
@@ -94,10 +94,10 @@ class Artifact:
 def open_artifact(path: Path, *kinds: str) -> Artifact:
     """Open a complete artifact of one of `kinds` (any kind if none is given); DataError says what is wrong."""
     if not (path / MANIFEST).is_file():
-        partial = partial_folder(path).is_dir()
+        if partial_folder(path).is_dir():
+            raise DataError(f"`{path}` is not finished", hint="run the command that makes it again, it will go on")
         raise DataError(
-            f"`{path}` is not finished" if partial else f"`{path}` is not an artifact: it has no {MANIFEST}",
-            hint="run the command that makes it again, it will go on" if partial else None,
+            f"`{path}` " + (f"is not an artifact: it has no {MANIFEST}" if path.exists() else "does not exist")
         )
     manifest = read_manifest(path / MANIFEST)
     if kinds and manifest["kind"] not in kinds:

@@ -36,6 +36,17 @@ class _Manifest(TypedDict):
 _SHAPE = TypeAdapter(_Manifest)
 
 
+class Facts(dict[str, Any]):
+    """What an artifact's step found out. DataError for a fact that is not there: another program wrote the manifest."""
+
+    def __init__(self, place: Path, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._place = place
+
+    def __missing__(self, name: str) -> Any:
+        raise DataError(f"the manifest of `{self._place}` lacks the fact `{name}`", hint=MADE_AGAIN)
+
+
 def checksum(manifest: Mapping[str, Any]) -> str:
     """Digest of everything else in a manifest: the files are safe by their digests, this keeps the digests safe."""
     return sha256_text(canonical_json({key: value for key, value in manifest.items() if key != "checksum"}))

@@ -76,9 +76,9 @@ def load_verb(name: str) -> ModuleType:
     return importlib.import_module(f"langadapt.steps.{name.replace('-', '_')}")
 
 
-def load_method(room: str, name: str) -> Method:
-    """Import one method of a room; ConfigError with the nearest name if there is none."""
-    _check_name(name, method_names(room), f"method of `{room}`")
+def load_method(room: str, name: str, word: str = "") -> Method:
+    """Import one method of a room; ConfigError with the nearest name if there is none. `word` is what its user says."""
+    _check_name(name, method_names(room), word or f"method of `{room}`")
     points = {point.name: point for point in entry_points(group=f"langadapt.{room}")}
     own = source_names(f"langadapt.{room}", containing="\n@method(")
     if name in own:

@@ -7,7 +7,7 @@ from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.languages import normalise, primary
 from langadapt.steps._calibrate_kept import SCHEMA
-from langadapt.steps._strategy import check_digest
+from langadapt.steps._given_facts import check_given
 from langadapt.steps._vocabulary import lang_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def added_to(inputs: Inputs, langs: Mapping[str, Input], settings: Mapping[str, 
         return None
     if not given.exists:
         return given
-    check_digest(given, one(inputs, "model"), "statistics", "langadapt calibrate")
+    check_given(given, one(inputs, "model"), "statistics")
     if given.artifact is not None and given.artifact.manifest["schema"] != SCHEMA:
         raise ConfigError(
             f"`{given.given}` was measured by another version, which did not measure the same",

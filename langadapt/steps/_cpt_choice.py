@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from langadapt.core.artifact import Identity, Output, keeping, open_artifact
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, maybe, one
+from langadapt.core.registry import load_method
 from langadapt.core.types import Movable, Slice
 from langadapt.steps._cpt_measure import Rules, Wanted, measured, wanted
+from langadapt.steps._given_facts import check_given
 from langadapt.steps._strategy import (
-    check_digest,
     look_at,
     looks_at_text,
     named,
@@ -58,7 +59,9 @@ class Wishes(Rules, Protocol):
 
 
 def check_wishes(wishes: Wishes) -> None:
-    """ConfigError for options about what moves that exclude each other."""
+    """ConfigError for a strategy that there is not, and for options about what moves that exclude each other."""
+    for name in (wishes.strategy, *(stage.strategy for stage in wishes.stages)):
+        load_method("select", name, "strategy")
     if wishes.selection is not None:
         if wishes.strategy != "full" or wishes.strategy_options or wishes.stages:
             raise ConfigError(
@@ -125,7 +128,7 @@ class Chooser:
         self._calibrated: dict[str, int] = {}
         self._given = maybe(out.inputs, "selection")
         if self._given is not None:
-            check_digest(self._given, self._model, "selection", "langadapt select")
+            check_given(self._given, self._model, "selection")
         self._measured: Callable[[], Statistics] | None = statistics_of(maybe(out.inputs, "statistics"), self._model)
 
     def prepare(self, run_tokens: int) -> None:

@@ -8,7 +8,8 @@ from langadapt.core.inputs import Input, Inputs, maybe, one
 from langadapt.core.types import Estimate, Portion
 from langadapt.steps._cpt_choice import Languages, Wishes, wanted_of
 from langadapt.steps._cpt_measure import price as measuring
-from langadapt.steps._strategy import check_digest, looks_at_text, named
+from langadapt.steps._given_facts import check_given
+from langadapt.steps._strategy import looks_at_text, named
 
 
 def given_portion(inputs: Inputs) -> Portion | None:
@@ -16,7 +17,7 @@ def given_portion(inputs: Inputs) -> Portion | None:
     given = maybe(inputs, "selection")
     if given is None:
         return None
-    check_digest(given, one(inputs, "model"), "selection", "langadapt select")
+    check_given(given, one(inputs, "model"), "selection")
     facts = given.facts
     if "body_share" not in facts:  # it is not made yet
         return Portion(1.0, 1.0)
@@ -31,7 +32,7 @@ def with_choice(
 
     data, statistics = one(inputs, "data"), maybe(inputs, "statistics")
     if statistics is not None:
-        check_digest(statistics, one(inputs, "model"), "statistics", "langadapt calibrate")
+        check_given(statistics, one(inputs, "model"), "statistics")
     rows, seconds = _moves(wishes, inputs, data, portion), 0.0
     todo = wanted_of(wishes, data, run_tokens)
     if todo is not None:

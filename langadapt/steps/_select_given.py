@@ -7,14 +7,12 @@ from langadapt.core.progress import Progress
 from langadapt.core.types import Estimate, Portion
 from langadapt.core.units import show_bytes, show_seconds
 from langadapt.model.weights import BYTES_PER_VALUE
-from langadapt.select.inputs import without_statistics
+from langadapt.steps._given_facts import check_given
 from langadapt.steps._select_effects import Wishes as Effects
 from langadapt.steps._select_effects import price as price_of_effects
 from langadapt.steps._select_effects import with_effects
 from langadapt.steps._strategy import (
-    check_digest,
     look_at,
-    looks_at_text,
     named,
     select_with,
     selection_in,
@@ -83,13 +81,11 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
     model = one(inputs, "model")
     for name in ("union", "intersection", "minus"):
         for item in many(inputs, name):
-            check_digest(item, model, "selection", "langadapt select")
+            check_given(item, model, "selection")
     method = None if wishes.method is None else named(wishes.method, wishes.method_options)[0]
     needs = () if method is None else method.facts.needs
     given = maybe(inputs, "statistics")
     statistics_of(given, model)
-    if method is not None and looks_at_text(method) and given is None:
-        raise without_statistics(f"`{wishes.method}`")
     facts = facts_of(model)
     parameters, width = int(facts.get("parameters") or 0), int(facts.get("hidden_size") or 0)
     seconds = _START_SECONDS

@@ -13,6 +13,7 @@ from langadapt.core.progress import Progress
 from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Movable
 from langadapt.core.validate import validate
+from langadapt.steps._given_facts import check_given
 
 if TYPE_CHECKING:
     from langadapt.select.inputs import SelectInputs
@@ -92,7 +93,7 @@ def statistics_of(given: Input | None, model: Input) -> "Callable[[], Statistics
     """Reads statistics when they are asked for. DataError if they are of another model."""
     if given is None:
         return None
-    check_digest(given, model, "measurement", "langadapt calibrate")
+    check_given(given, model, "statistics")
 
     def read() -> "Statistics":
         from langadapt.select.statistics import Statistics, read_language
@@ -110,18 +111,7 @@ def selection_in(given: Input, model: Input, shapes: Mapping[str, tuple[int, ...
     """A selection that was made by `select`. DataError if it is damaged, or of another model."""
     from langadapt.select.selection import check_model, read_selection
 
-    check_digest(given, model, "selection", "langadapt select")
+    check_given(given, model, "selection")
     found = read_selection(given.path)
     check_model(found, shapes, given.given)
     return found
-
-
-def check_digest(given: Input, model: Input, what: str, again: str) -> None:
-    """DataError if what was made for one model is given with another."""
-    made_for = given.facts.get("model_digest")
-    if given.exists and model.exists and made_for != model.digest:
-        raise DataError(
-            f"the {what} `{given.given}` was made of another model than `{model.given}` (of {str(made_for)[:12]}, "
-            f"not of {model.digest[:12]})",
-            hint=f"make it of this one: {again} {model.given} ...",
-        )

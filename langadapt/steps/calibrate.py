@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from langadapt.core.artifact import Artifact, Output
 from langadapt.core.errors import ConfigError, DataError
-from langadapt.core.inputs import Input, Inputs, one
+from langadapt.core.inputs import Input, Inputs, maybe, one
 from langadapt.core.io import sha256_file
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes
@@ -16,6 +16,7 @@ from langadapt.steps._calibrate_config import Config
 from langadapt.steps._calibrate_given import added_to, check_names, corpora_of, cut_of, encoder_of
 from langadapt.steps._calibrate_kept import SCHEMA as SCHEMA
 from langadapt.steps._calibrate_price import expected_tokens, price
+from langadapt.steps._given_facts import check_given
 from langadapt.steps._measuring import go_on, load_meter, reading
 
 if TYPE_CHECKING:
@@ -187,6 +188,8 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     model = one(inputs, "model")
     if model.exists:
         _check_model(config, model)
+    if (before := maybe(inputs, "add")) is not None:
+        check_given(before, model, "statistics")
     return price(config, inputs, corpora_of(inputs))
 
 

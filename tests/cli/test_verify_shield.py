@@ -101,6 +101,8 @@ def test_what_is_refused(call: Run, tiny: Path, chosen: Path, tmp_path: Path) ->
     broken = Path(shutil.copytree(chosen, tmp_path / "broken"))
     (broken / RECORD).write_bytes((broken / RECORD).read_bytes()[:-2])
     assert call("verify", "shield", str(tiny), "tuned", "--selection", "broken").code == 3
+    done = call("verify", "shield", str(tiny), "tuned", "--selection", "missing")
+    assert done.code == 3 and "`missing` does not exist" in done.err
     for words, arguments in (
         ("takes BASE TUNED, not 1", ("shield", "tuned")),
         ("takes no --text", ("shield", "tuned", "tuned", "--text", "a.txt")),

@@ -38,7 +38,7 @@ class Given:
         self.statistics = given_statistics(folder / "statistics", self.model)
 
     def train(self, out: Path, **more: Any) -> Any:
-        return langadapt.cpt(out=out, model=self.model, data=self.data, **(RUN | more))
+        return langadapt.cpt(out=out, **({"model": self.model, "data": self.data} | RUN | more))
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,9 @@ def _stats(given: Given) -> dict[str, Any]:
         ({"selection": "sel", "statistics": "stats"}, "was made with its statistics already"),
         ({"statistics": "stats"}, "`full` looks at no statistics"),
         ({"strategy": "ssu", "strategy_options": {"ratio": 3}}, "ratio"),
+        ({"strategy": "lap"}, r"unknown strategy `lap`(?s:.*)did you mean `lape`"),
+        ({"stages": [{"strategy": "embedings"}]}, r"unknown strategy `embedings`(?s:.*)did you mean `embeddings`"),
+        ({"strategy": "lap", "data": "not-there"}, "unknown strategy"),
     ],
 )
 def test_what_cannot_go_together_is_said_first(given: Given, tmp_path: Path, wishes: Any, words: str) -> None:
