@@ -90,16 +90,18 @@ def _facts(config: Config, selection: "Selection", portion: Portion, inputs: Inp
 def check(config: Config) -> None:
     """ConfigError without anything to choose by, or for a method that puts an adapter beside the weights.
 
-    The same for statistics that the method does not look at: what is chosen would not be what they seem to say.
+    The same for statistics that the method does not look at: what is chosen would not be what they seem to say. And for
+    those that it needs, which come before all that is read of them.
     """
     from langadapt.select.adapter import AdapterOptions
+    from langadapt.select.inputs import without_statistics
     from langadapt.steps._select_effects import check_effects
     from langadapt.steps._strategy import looks_at_text, named
 
     check_effects(config.effects, config.text)
     if config.method is None:
         if not config.union:
-            raise ConfigError("nothing to choose by", hint="give `--method NAME`: see `langadapt list methods`")
+            raise _nothing_to_choose_by(config)
         if config.method_options:
             raise ConfigError("`method_options` without a method", hint="give `--method NAME`")
         return
@@ -109,12 +111,26 @@ def check(config: Config) -> None:
             f"`{config.method}` puts an adapter beside the weights: that is no choice among them",
             hint=f"train with it: langadapt cpt ... --strategy {config.method}",
         )
+    if config.statistics is None and looks_at_text(method):
+        raise without_statistics(f"`{config.method}`")
     if config.statistics is not None and not looks_at_text(method):
         raise ConfigError(
             f"`{config.method}` looks at no statistics",
             where="statistics",
             hint="leave `--statistics` out, or choose a method that does: `ssu`, `subnetwork`, `lape`",
         )
+
+
+def _nothing_to_choose_by(config: Config) -> ConfigError:
+    """The error without a method and without a union."""
+    for flag, given, what in (("intersection", config.intersection, "to intersect it with"),
+                              ("minus", config.minus, "to take it away from")):  # fmt: skip
+        if given:
+            return ConfigError(
+                f"`--{flag} {given[0]}`: there is nothing {what}",
+                hint=f"name it: `--union SELECTION --{flag} {given[0]}`, or `--method full` for all weights",
+            )
+    return ConfigError("nothing to choose by", hint="give `--method NAME`: see `langadapt list methods`")
 
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:

@@ -95,10 +95,16 @@ def test_what_is_of_another_model_is_refused_with_both_digests(model: Path, stat
         ({}, "nothing to choose by"),
         ({"method": "lora"}, "puts an adapter beside"),
         ({"method": "ssu", "source": "en"}, "needs statistics"),
+        ({"method": "taylor"}, "`taylor` needs statistics"),
         ({"method": "sssu"}, "unknown method"),
         ({"method": "magnitude", "statistics": "stats"}, "looks at no statistics"),
         ({"method": "random", "method_options": {"ratio": 2.0}}, "ratio"),
         ({"method_options": {"ratio": 0.5}}, "nothing to choose by"),
+        ({"intersection": ("one", "two")}, r"`--intersection one`: there is nothing to intersect it with"),
+        (
+            {"minus": ("one",)},
+            r"`--minus one`: there is nothing to take it away from(?s:.*)`--union SELECTION --minus one`",
+        ),
     ],
 )
 def test_what_cannot_be_chosen_is_said_first(model: Path, tmp_path: Path, given: Any, words: str) -> None:
