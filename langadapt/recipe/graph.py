@@ -101,14 +101,15 @@ def build(path: Path, settings: tuple[Setting, ...] = (), *, cwd: Path | None = 
     variables = Variables.of(recipe)
     active = _active(recipe, variables, problems)
     steps: dict[str, Step] = {}
-    sound = []
+    sound: dict[str, bool] = {}
     for name in [name for name in active if name in loaded]:
         text = recipe.steps[name]
         builder = Builder(recipe, text, loaded[name], variables.at(text.point), set(active), problems, lenient=lenient)
         steps[name] = builder.build()
-        sound += [name] if builder.sound else []
-    for name in sound:
-        _check(steps[name], steps, problems)
+        if builder.sound:
+            sound[name] = builder.whole or not lenient
+    for name, whole in sound.items():
+        _check(steps[name], steps, problems, whole=whole)
     order = _order(steps, problems)
     missing = tuple(problems.missing)
     if lenient:
@@ -146,12 +147,23 @@ def _active(recipe: Recipe, variables: Variables, problems: Problems) -> list[st
     return active
 
 
-def _check(step: Step, steps: Mapping[str, Step], problems: Problems) -> None:
-    """The whole config, with the ids of steps as placeholders for paths; and the kinds of what is wired."""
+def _check(step: Step, steps: Mapping[str, Step], problems: Problems, *, whole: bool) -> None:
+    """The whole config, with the ids of steps as placeholders for paths; and the kinds of what is wired.
+
+    What a verb refuses before it looks at any input it refuses here, unless something is still to be given: what its
+    last step would refuse need not wait until all others have run.
+    """
     try:
-        step.config(lambda name: name)
+        config = step.config(lambda name: name)
     except ConfigError as error:
         problems.add(error.message, error.where or step.where[""], error.hint)
+    else:
+        if whole and step.verb.check is not None:
+            try:
+                step.verb.check(config)
+            except ConfigError as error:
+                place = step.where.get(error.where or "", step.where[""])
+                problems.add(f"step `{step.id}` ({step.verb.name}): {error.message}", place, error.hint)
     for item in input_fields(step.verb.config):
         wiring = step.wiring.get(item.name)
         for source in members(wiring) if wiring is not None else ():

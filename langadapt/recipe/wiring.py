@@ -17,7 +17,8 @@ from langadapt.recipe.values import Unset, Variables
 
 @dataclass
 class Builder:
-    """Fills in one step; `sound` is False afterwards if its config cannot be judged.
+    """Fills in one step; `sound` is False afterwards if its config cannot be judged, `whole` if something optional of
+    it is still to be given.
 
     `active` holds the ids of the steps that are on. With `lenient` an input whose variable is not set yet gets a
     placeholder, so that all else can be checked.
@@ -31,6 +32,7 @@ class Builder:
     problems: Problems
     lenient: bool = False
     sound: bool = True
+    whole: bool = True
     _dropped: list[str] = field(default_factory=list)
 
     def build(self) -> Step:
@@ -76,6 +78,8 @@ class Builder:
         elif self.verb.config.model_fields[key].is_required():
             self.sound = False
             self.unset(key, value)
+        else:
+            self.whole = False
 
     def unset(self, key: str, value: Unset) -> None:
         self.problems.unset(value.name, f"step `{self.step.id}` needs `{key}`", self.place(key))
@@ -91,6 +95,8 @@ class Builder:
             if item.required:
                 self.unset(item.name, value)
                 self.hold_place(item, wiring)
+            else:
+                self.whole = False
             return
         if isinstance(value, str) and item.shape == "one":
             for source in self.one(value, item, self.variables, typed):

@@ -58,10 +58,24 @@ class Wishes(Rules, Protocol):
     def statistics(self) -> str | None: ...
 
 
+def strategies_of(wishes: Wishes) -> list[tuple[str, Mapping[str, Any]]]:
+    """The strategies of a run with their options: that of each stage, or the one it has."""
+    return [(stage.strategy, {}) for stage in wishes.stages] or [(wishes.strategy, wishes.strategy_options)]
+
+
+def has_adapter(wishes: Wishes) -> bool:
+    """Does the strategy put new weights beside the model's, as far as its options tell?"""
+    from langadapt.select.adapter import AdapterOptions
+
+    return any(issubclass(named(*each)[0].options, AdapterOptions) for each in strategies_of(wishes))
+
+
 def check_wishes(wishes: Wishes) -> None:
-    """ConfigError for a strategy that there is not, and for options about what moves that exclude each other."""
-    for name in (wishes.strategy, *(stage.strategy for stage in wishes.stages)):
+    """ConfigError for strategies and options that there are not, and for those that exclude each other."""
+    strategies = strategies_of(wishes)
+    for name, _ in strategies:
         load_method("select", name, "strategy")
+    methods = [named(*each)[0] for each in strategies]
     if wishes.selection is not None:
         if wishes.strategy != "full" or wishes.strategy_options or wishes.stages:
             raise ConfigError(
@@ -69,14 +83,12 @@ def check_wishes(wishes: Wishes) -> None:
             )
         if wishes.statistics is not None:
             raise ConfigError("a selection was made with its statistics already", hint="leave `--statistics` out")
-    elif wishes.statistics is not None and not wishes.stages:
-        method, _ = named(wishes.strategy, wishes.strategy_options)
-        if not looks_at_text(method):
-            raise ConfigError(
-                f"`{wishes.strategy}` looks at no statistics",
-                where="statistics",
-                hint="leave `--statistics` out, or choose a strategy that does: `ssu`, `subnetwork`, `lape`",
-            )
+    elif wishes.statistics is not None and not any(map(looks_at_text, methods)):
+        raise ConfigError(
+            f"`{methods[-1].name}` looks at no statistics",
+            where="statistics",
+            hint="leave `--statistics` out, or choose a strategy that does: `ssu`, `subnetwork`, `lape`",
+        )
 
 
 class Languages:

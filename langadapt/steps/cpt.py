@@ -11,7 +11,7 @@ from langadapt.core.errors import DataError
 from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.types import Estimate, Table
-from langadapt.steps._cpt_choice import Chooser, check_wishes
+from langadapt.steps._cpt_choice import Chooser, check_wishes, has_adapter
 from langadapt.steps._cpt_config import Config
 from langadapt.steps._cpt_price import given_portion, with_choice
 from langadapt.train.subject import adam_of, load_subject, means_of, portion_of, usual
@@ -41,8 +41,15 @@ _COMPARED = 64
 
 
 def check(config: Config) -> None:
-    """ConfigError for options that exclude each other."""
+    """ConfigError for options that exclude each other, and for those that no strategy has."""
+    from langadapt.train.combine import check_combination, check_options
+    from langadapt.train.stages import shares_of
+
     check_wishes(config)
+    check_options(config)
+    shares_of(config.stages)
+    if has_adapter(config):
+        check_combination(config, adapter=True)
 
 
 def run(config: Config, out: Output) -> Artifact:
@@ -57,12 +64,11 @@ def _run(config: Config, out: Output) -> Artifact:
     from langadapt.mixture.stream import Stream
     from langadapt.model.facts import model_facts
     from langadapt.train.branch import make_places
-    from langadapt.train.combine import check_fit, check_options
+    from langadapt.train.combine import check_fit
 
     given, data = one(out.inputs, "model"), one(out.inputs, "data")
     base = {**given.facts, **model_facts(given.path)}
     check_fit(given, data, base)
-    check_options(config)
     branch = _branch(config, out.inputs)
     plan = _plan(config, base, data.facts, branch)
     places = make_places(plan.budget.batch_blocks, config.skip_positions, branch)

@@ -54,6 +54,19 @@ class Course:
         return self.schedule.at(step) * stage.factor * rise
 
 
+def shares_of(wanted: Sequence[StageOptions]) -> list[float]:
+    """Shares of all steps. ConfigError if they do not add up to the whole."""
+    known = [stage.share for stage in wanted[:-1] if stage.share is not None]
+    last = 1.0 - sum(known) if not wanted or wanted[-1].share is None else wanted[-1].share
+    if wanted and (len(known) < len(wanted) - 1 or last <= 0 or abs(sum(known) + last - 1.0) > 1e-6):
+        raise ConfigError(
+            "the shares of `stages` should add up to 1; the last stage may leave its share out",
+            where="stages",
+            hint="stages: [{share: 0.1, strategy: embeddings, learning_rate_factor: 5}, {strategy: full}]",
+        )
+    return [*known, last] if wanted else []
+
+
 def make_course(
     schedule: Schedule, wanted: Sequence[StageOptions], names: Mapping[str, frozenset[str]] | None = None
 ) -> Course:
@@ -63,17 +76,9 @@ def make_course(
     """
     if not wanted:
         return Course(schedule, (Stage(0, schedule.steps),))
-    shares = [stage.share for stage in wanted]
-    known = sum(share for share in shares[:-1] if share is not None)
-    last = shares[-1] if shares[-1] is not None else 1.0 - known
-    if any(share is None for share in shares[:-1]) or last <= 0 or abs(known + last - 1.0) > 1e-6:
-        raise ConfigError(
-            "the shares of `stages` should add up to 1; the last stage may leave its share out",
-            hint="stages: [{share: 0.1, strategy: embeddings, learning_rate_factor: 5}, {strategy: full}]",
-        )
     stages, first, total = [], 0, 0.0
-    for number, stage in enumerate(wanted):
-        total += stage.share if stage.share is not None else last
+    for number, (stage, share) in enumerate(zip(wanted, shares_of(wanted), strict=True)):
+        total += share
         end = schedule.steps if number == len(wanted) - 1 else round(total * schedule.steps)
         if end <= first:
             raise ConfigError(

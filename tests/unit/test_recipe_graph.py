@@ -120,6 +120,28 @@ def test_what_is_wrong_is_told_with_its_line(text: str, message: str, line: int 
         assert error.hint == hint
 
 
+def test_settings_that_cannot_go_together_are_told_before_anything_runs() -> None:
+    """Not when it is that step's turn."""
+    text = "steps:\n  a: {use: note, text: a.txt}\n  b:\n    use: note\n    text: [a]\n    size: 13\n    lang: no\n"
+    error = refused(text.replace("lang: no", "lang: 'no'"))
+    assert error.message == "step `b` (note): 13 is no size for `no`"
+    assert error.where == "recipes/r.yaml:6" and error.hint == "give another"
+
+
+def test_what_is_still_to_be_given_is_not_judged() -> None:
+    """A recipe may be whole before all is given: an optional variable may be what makes it one."""
+    text = "vars: {lang: null, size: 13}\nsteps:\n  a: {use: note, text: a.txt, size: '${size}', lang: '${lang}'}\n"
+    Path("recipes/r.yaml").write_text(text)
+
+    def lenient(*settings: str) -> Graph:
+        return build(Path("recipes/r.yaml"), tuple(Setting.parse(item) for item in settings), lenient=True)
+
+    assert lenient("size=12", "lang=no").steps
+    assert lenient().steps
+    with pytest.raises(ConfigError, match="13 is no size"):
+        lenient("lang=no")
+
+
 def test_all_problems_are_told_at_once() -> None:
     error = refused("steps:\n  a: {use: note, text: a.txt, sise: 1}\n  b: {use: nota}\n")
     assert "2 problems" in error.message and "r.yaml:2" in error.message and "r.yaml:3" in error.message
