@@ -11,7 +11,7 @@ from langadapt.select.neurons import compared, fitting, moving_neurons, need_tex
 
 
 @method(
-    needs=("statistics",),
+    needs=("statistics", "active neurons"),
     cite="the plain alternative to LAPE's entropy (Tang et al. 2024); no publication of its own",
     defaults={"weight_decay": 0.01},
     portion=portion,

@@ -40,7 +40,7 @@ class NeuronSets:
 
 
 @method(
-    needs=("statistics",),
+    needs=("statistics", "active neurons"),
     cite="Tang et al. 2024, Language-Specific Neurons: The Key to Multilingual Capabilities (LAPE, arXiv 2402.16438)",
     defaults={"weight_decay": 0.01},
     portion=portion,

@@ -87,10 +87,7 @@ class Meter:
         if self._wiring is None:
             self._wiring = look(self._model, self._parts, ids[0].tolist())
             if self._taylor and not self._wiring.neurons:
-                raise DataError(
-                    f"{self._wiring.why_none}: it has no neurons whose gradients could be measured",
-                    hint="leave `--taylor` out; choose by columns or layers: `ssu`, `layers`",
-                )
+                raise no_gradients(self._wiring.why_none)
         bare = None if self._checked else self._read(ids, logits=True)
         self._weights = weights.reshape(HALVES, -1)
         with self._hooks(self._wiring):
@@ -225,6 +222,14 @@ class Meter:
     def _count(self, kind: str, key: str | int, values: torch.Tensor) -> None:
         total = self._totals.get((kind, key))
         self._totals[kind, key] = values.double() if total is None else total.add_(values)
+
+
+def no_gradients(why: str) -> DataError:
+    """The error where gradients of neurons are asked for, and there are none."""
+    return DataError(
+        f"{why}: it has no neurons whose gradients could be measured",
+        hint="leave `--taylor` out; choose by columns or layers: `ssu`, `layers`",
+    )
 
 
 def _flat(values: torch.Tensor) -> torch.Tensor:

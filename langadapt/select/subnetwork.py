@@ -16,7 +16,7 @@ class Options(lape_.Options):
 
 
 @method(
-    needs=("statistics",),
+    needs=("statistics", "active neurons"),
     cite="Gurgurov et al. 2025, Sparse Subnetwork Enhancement for Underrepresented Languages (arXiv 2510.13580)",
     defaults={"learning_rate": 1e-4, "weight_decay": 0.01},
     portion=portion,

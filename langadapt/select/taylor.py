@@ -20,7 +20,7 @@ class Options(NeuronOptions):
 
 
 @method(
-    needs=("statistics", "gradients"),
+    needs=("statistics", "gradients", "neurons"),
     cite="Zhu et al. 2024, LANDeRMT: Detecting and Routing Language-Aware Neurons (arXiv 2409.19523)",
     defaults={"weight_decay": 0.01},
     portion=portion,

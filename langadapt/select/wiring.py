@@ -22,6 +22,9 @@ TOKENS = 17
 _CLOSE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
 
+BOTH_SIDES = "the activation function of this model is above 0 for some values below 0: active neurons are not counted"
+
+
 @dataclass(frozen=True)
 class Wiring:
     """`shared`: matrices that read the same tensor, the first of each group is the one to watch.
@@ -75,15 +78,23 @@ def look(model: "PreTrainedModel", parts: Anatomy, ids: Sequence[int]) -> Wiring
         for norm in parts.norms
         if often.get(norm.weight) == 1 and (axis := _token_axis(read.get(norm.weight), norm.size)) is not None
     ]
-    act = activation(parts.activation)
-    neurons, why = parts.neurons, parts.why_none
-    if neurons and act is None:
-        neurons, why = (), f"langadapt does not know its activation function `{parts.activation}`"
+    act, why = activation(parts.activation), why_none(parts)
+    neurons = () if why else parts.neurons
     for one in neurons:
         if act is not None and not _is_neuron(one, act, read, wrote):
             neurons, why = (), f"layer {one.layer}: what `{one.down.weight}` reads is not act(gate) x up"
             break
     return Wiring(tuple(tuple(group) for group in groups.values()), neurons, act, _by_sign(act), why, tuple(norms))
+
+
+def why_none(parts: Anatomy, *, active: bool = False) -> str:
+    """Why, by a config, neurons or (`active`) which of them are active cannot be known; empty if they may."""
+    if not parts.neurons:
+        return parts.why_none
+    act = activation(parts.activation)
+    if act is None:
+        return f"langadapt does not know its activation function `{parts.activation}`"
+    return BOTH_SIDES if active and not _by_sign(act) else ""
 
 
 def _token_axis(read: torch.Tensor | None, size: int) -> int | None:

@@ -17,6 +17,7 @@ from langadapt.core.types import Movable, Slice
 from langadapt.steps._cpt_measure import Rules, Wanted, measured, wanted
 from langadapt.steps._given_facts import check_given
 from langadapt.steps._strategy import (
+    check_neurons,
     look_at,
     looks_at_text,
     named,
@@ -91,6 +92,12 @@ def check_wishes(wishes: Wishes) -> None:
         )
 
 
+def check_subject(wishes: Wishes, model: Input) -> None:
+    """DataError for a strategy that chooses what the model does not have."""
+    if wishes.selection is None and not wishes.stages:
+        check_neurons(named(wishes.strategy, wishes.strategy_options)[0], model)
+
+
 class Languages:
     """Which languages a data artifact holds: those that are learned, and the one that is replayed."""
 
@@ -146,8 +153,9 @@ class Chooser:
     def prepare(self, run_tokens: int) -> None:
         """Measure what the strategy looks at, where it was not given: before the model that is trained is loaded.
 
-        ConfigError if the data lack a language that has to be measured.
+        ConfigError if the data lack a language that has to be measured, DataError if the model lacks what is chosen.
         """
+        check_subject(self._wishes, self._model)
         wishes = wanted_of(self._wishes, self._data, run_tokens)
         if wishes is None:
             return

@@ -6,7 +6,7 @@ from typing import Any
 
 from langadapt.core.inputs import Input, Inputs, maybe, one
 from langadapt.core.types import Estimate, Portion
-from langadapt.steps._cpt_choice import Languages, Wishes, wanted_of
+from langadapt.steps._cpt_choice import Languages, Wishes, check_subject, wanted_of
 from langadapt.steps._cpt_measure import price as measuring
 from langadapt.steps._given_facts import check_given
 from langadapt.steps._strategy import looks_at_text, named
@@ -33,6 +33,7 @@ def with_choice(
     data, statistics = one(inputs, "data"), maybe(inputs, "statistics")
     if statistics is not None:
         check_given(statistics, one(inputs, "model"), "statistics")
+    check_subject(wishes, one(inputs, "model"))
     rows, seconds = _moves(wishes, inputs, data, portion), 0.0
     todo = wanted_of(wishes, data, run_tokens)
     if todo is not None:

@@ -12,6 +12,7 @@ from langadapt.steps._select_effects import Wishes as Effects
 from langadapt.steps._select_effects import price as price_of_effects
 from langadapt.steps._select_effects import with_effects
 from langadapt.steps._strategy import (
+    check_neurons,
     look_at,
     named,
     select_with,
@@ -51,6 +52,8 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selecti
     from langadapt.select import selection as sets
 
     model = one(inputs, "model")
+    if wishes.method is not None:
+        check_neurons(named(wishes.method, wishes.method_options)[0], model)
     look = look_at(
         empty_model(model.path),
         model.path,
@@ -83,6 +86,8 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
         for item in many(inputs, name):
             check_given(item, model, "selection")
     method = None if wishes.method is None else named(wishes.method, wishes.method_options)[0]
+    if method is not None:
+        check_neurons(method, model)
     needs = () if method is None else method.facts.needs
     given = maybe(inputs, "statistics")
     statistics_of(given, model)

@@ -61,6 +61,25 @@ def named(name: str, options: Mapping[str, Any]) -> tuple[Method, Options]:
     return method, validate(method.options, options, what=f"options of `{name}`")
 
 
+def check_neurons(method: Method, model: Input) -> None:
+    """DataError for a method of neurons and a model without any that are known, such as a mixture of experts.
+
+    Its config says so: nothing is measured first.
+    """
+    active = "active neurons" in method.facts.needs
+    if not model.exists or not (active or "neurons" in method.facts.needs):
+        return
+    from langadapt.model.anatomy import anatomy
+    from langadapt.model.empty import empty_model
+    from langadapt.select.wiring import why_none
+
+    if why := why_none(anatomy(empty_model(model.path)), active=active):
+        raise DataError(
+            f"`{method.name}` chooses neurons, and of `{model.given}` there are none to choose from: {why}",
+            hint="choose by columns or layers: `ssu`, `layers`",
+        )
+
+
 def looks_at_text(method: Method) -> bool:
     """Does it look at statistics of activations, of one language or of several?"""
     return not {"statistics", "source statistics"}.isdisjoint(method.facts.needs)

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 KIND = "statistics"
 HEAVY = True
+_NO_NEURONS = "{}: neurons are not measured, columns are"
 
 
 def check(config: Config) -> None:
@@ -52,7 +54,8 @@ def _run(config: Config, out: Output) -> Artifact:
     from langadapt.steps._calibrate_kept import Kept
 
     model, corpora = one(out.inputs, "model"), corpora_of(out.inputs)
-    _check_model(config, model)
+    if why := _check_model(config, model):
+        out.progress.warn(_NO_NEURONS.format(why))
     facts = model_facts(model.path)
     tokenizer = load_tokenizer(model.path)
     cut = cut_of(config, tokenizer, model.path, int(facts["rows"]))
@@ -100,12 +103,22 @@ def settings_of(config: Config, opener: int | None) -> dict[str, Any]:
     }
 
 
-def _check_model(config: Config, model: Input) -> None:
+def _check_model(config: Config, model: Input) -> str:
+    """DataError for a model that cannot be measured. Returns why its neurons will not be; empty if they may."""
+    from langadapt.model.anatomy import anatomy
+    from langadapt.model.empty import empty_model
     from langadapt.model.facts import check_positions
     from langadapt.model.kinds import require_causal
+    from langadapt.select.wiring import why_none
 
     require_causal(model.path, "`calibrate`")
     check_positions(model.path, config.window_tokens, "a window has", "give shorter windows: --window-tokens {}")
+    why = why_none(anatomy(empty_model(model.path)))
+    if why and config.taylor:
+        from langadapt.select.measure import no_gradients
+
+        raise no_gradients(why)
+    return why
 
 
 def _measure(
@@ -159,15 +172,13 @@ def _measure(
 
 def _tell(out: Output, meter: "Meter", lang: str, read: int, most: int) -> None:
     """What a reader of the result has to know now: that there are no neurons, or little text."""
+    from langadapt.select.wiring import BOTH_SIDES
+
     if read < most:
         out.progress.note(f"{lang}: the text has {read:,} tokens, {most:,} were asked for")
     if (wiring := meter.wiring) is None or (wiring.neurons and wiring.by_sign):
         return
-    text = (
-        "the activation function of this model is above 0 for some values below 0: active neurons are not counted"
-        if wiring.neurons
-        else f"{wiring.why_none}: neurons are not measured, columns are"
-    )
+    text = BOTH_SIDES if wiring.neurons else _NO_NEURONS.format(wiring.why_none)
     if text not in out.progress.warnings:
         out.progress.warn(text)
 
@@ -186,11 +197,11 @@ def _copy(finished: Artifact, lang: str, out: Output) -> None:
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Tokens of the texts, and time and memory of a forward pass over them: one layer is timed on this machine."""
     model = one(inputs, "model")
-    if model.exists:
-        _check_model(config, model)
+    why = _check_model(config, model) if model.exists else ""
     if (before := maybe(inputs, "add")) is not None:
         check_given(before, model, "statistics")
-    return price(config, inputs, corpora_of(inputs))
+    found = price(config, inputs, corpora_of(inputs))
+    return replace(found, rows=(*found.rows, ("neurons", f"not measured: {why}"))) if why else found
 
 
 def table(artifact: Artifact) -> Table:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +15,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import langadapt
+from langadapt.core.artifact import partial_folder
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.progress import Event, Note
+from langadapt.core.types import Estimate
+from langadapt.core.validate import validate
+from langadapt.core.verb import load, price, resolved
 from langadapt.select.statistics import LanguageStatistics, Statistics, read_language, write_language
 from tests.faults.test_data_faults import hashed
 from tests.fixtures.measured import language
@@ -106,19 +111,56 @@ def test_languages_to_compare_go_by_any_of_their_codes(llama: Path) -> None:
 
 
 @pytest.mark.parametrize("arch", ["mixtral", "mamba"])
-def test_gradients_of_neurons_that_are_not_there(tmp_path: Path, arch: str) -> None:
-    """Told at the first text, by `calibrate` and by a strategy that measures for itself."""
+def test_neurons_that_are_not_there(tmp_path: Path, arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before a model is loaded, by `calibrate` and by strategies that measure for themselves; by the price too."""
     model, text = tiny_model(tmp_path / "model", arch=arch), tiny_corpus(tmp_path / "text", "hu", 10)
     data = langadapt.mix(
         out=tmp_path / "data", model=model, corpora={"hu": str(text)}, block_tokens=32, document_separator="<s>"
     )
+    monkeypatch.setattr("langadapt.model.load.load_model", None)  # whoever loads it is found out
+    measure = {"model": str(model), "corpora": {"hu": str(text)}, "tokens": 400, "window_tokens": 32}
     words = "it has no neurons whose gradients could be measured"
-    with pytest.raises(DataError, match=words) as refused:
-        langadapt.calibrate(model, {"hu": text}, tokens=400, window_tokens=32, taylor=True, out=tmp_path / "out")
-    assert refused.value.exit_code == 3 and "leave `--taylor` out" in str(refused.value)
-    with pytest.raises(DataError, match=words):
-        langadapt.cpt(model, data, steps=2, batch_tokens=64, strategy="taylor", out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    for refuse in (_priced, _made):
+        with pytest.raises(DataError, match=words) as refused:
+            refuse(tmp_path / "out", "calibrate", measure | {"taylor": True})
+        assert refused.value.exit_code == 3 and "leave `--taylor` out" in str(refused.value)
+        train = {"model": str(model), "data": str(data.path), "steps": 2, "batch_tokens": 64}
+        for strategy in ("taylor", "lape", "subnetwork", "activation-gap"):
+            with pytest.raises(DataError, match=r"chooses neurons, and of `.*model` there are none to choose from"):
+                refuse(tmp_path / "out", "cpt", train | {"strategy": strategy})
+    monkeypatch.undo()
+    made = langadapt.calibrate(model, {"hu": text}, tokens=400, window_tokens=32, out=tmp_path / "st")
+    rows = dict(_priced(tmp_path / "out", "calibrate", measure).rows)
+    assert rows["neurons"].startswith("not measured: ") and made.facts["counted"] is False
+    choose = {"model": str(model), "method": "lape", "statistics": str(made.path), "lang": "hu"}
+    for refuse in (_priced, _made):
+        with pytest.raises(DataError, match=r"chooses neurons, and of `.*model` there are none to choose from"):
+            refuse(tmp_path / "out", "select", choose)
+    assert not (tmp_path / "out").exists() and not partial_folder(tmp_path / "out").exists()
+
+
+def test_active_neurons_that_are_not_counted(llama: Path, tmp_path: Path) -> None:
+    """The config names the activation function. Gradients of such neurons can be measured."""
+    model = Path(shutil.copytree(llama, tmp_path / "model"))
+    config = json.loads((model / "config.json").read_text()) | {"hidden_act": "sigmoid"}
+    (model / "config.json").write_text(json.dumps(config))
+    text = {"hu": str(tiny_corpus(tmp_path / "text", "hu", 10))}
+    data = langadapt.mix(out=tmp_path / "data", model=model, corpora=text, block_tokens=32, document_separator="<s>")
+    train = {"model": str(model), "data": str(data.path), "steps": 2, "batch_tokens": 64}
+    for refuse in (_priced, _made):
+        with pytest.raises(DataError, match=r"none to choose from: .* above 0 for some values below 0"):
+            refuse(tmp_path / "out", "cpt", train | {"strategy": "lape"})
+    assert "measured first" in dict(_priced(tmp_path / "out", "cpt", train | {"strategy": "taylor"}).rows)
+
+
+def _priced(out: Path, verb: str, values: dict[str, Any]) -> Estimate:
+    loaded = load(verb)
+    config = validate(loaded.config, values)
+    return price(loaded, config, resolved(loaded, config))
+
+
+def _made(out: Path, verb: str, values: dict[str, Any]) -> None:
+    getattr(langadapt, verb)(out=out, **values)
 
 
 _PROGRAM = """
