@@ -109,8 +109,9 @@ def _artifact_tables(artifact: Artifact, record: dict[str, Any], *, verify: bool
     if "time" in record:
         rows.append(("finished", f"{record['time']} on {record.get('host', '?')}"))
     if "seconds" in record:
-        memory = record.get("peak_memory_bytes")
-        rows.append(("took", show_seconds(record["seconds"]) + (f", {show_bytes(memory)} at most" if memory else "")))
+        held = {"": record.get("peak_memory_bytes"), " of the GPU": record.get("peak_device_memory_bytes")}
+        words = [f"{show_bytes(memory)}{where} at most" for where, memory in held.items() if memory]
+        rows.append(("took", ", ".join([show_seconds(record["seconds"]), *words])))
     rows += [
         (f"input {key}", f"{_short(given.get(key))} ({_short(value)})")
         for key, value in manifest["inputs"].items()

@@ -17,7 +17,7 @@ from typing import Any
 
 from langadapt.core.difference import named_differences
 from langadapt.core.errors import DataError, LangadaptError, OutputError, ResourceError
-from langadapt.core.host import environment, peak_memory_bytes
+from langadapt.core.host import environment, peak_device_memory_bytes, peak_memory_bytes
 from langadapt.core.io import (
     append_json_line,
     canonical_json,
@@ -210,6 +210,8 @@ class Output:
         stage("written")
         self.run_record |= environment() | {"seconds": round(time.monotonic() - self._began, 3)}
         self.run_record["peak_memory_bytes"] = peak_memory_bytes()
+        if (device_bytes := peak_device_memory_bytes()) is not None:
+            self.run_record["peak_device_memory_bytes"] = device_bytes
         self.timing("step", seconds=self.run_record["seconds"], peak_memory_bytes=self.run_record["peak_memory_bytes"])
         write_durably(self.folder / "run.json", pretty_json(self.run_record))
         files = {}

@@ -74,6 +74,14 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def peak_device_memory_bytes() -> int | None:
+    """Most memory of a GPU that torch held for this process so far; None where none was used."""
+    # not imported: most verbs do without torch, and what did not load it used no GPU
+    torch = sys.modules.get("torch")
+    used = torch is not None and torch.cuda.is_initialized()
+    return int(torch.cuda.max_memory_reserved()) if torch is not None and used else None
+
+
 def load() -> str | None:
     """What runs on this machine, in words, when it is more than its cores can do at once; None if not, or not known."""
     if not hasattr(os, "getloadavg"):

@@ -94,11 +94,11 @@ def write(
 ) -> Iterator[int]:
     """Tokens after `ids`, one by one, for as long as they are asked for or until `pick` takes one of `stops`.
 
-    `pick` is given float32 logits in which what may not be written is minus infinity: special tokens (except `stops`)
-    and rows without a token. Tokens written already are made less likely by `penalty`.
+    `pick` is given float32 logits on the CPU in which what may not be written is minus infinity: special tokens (except
+    `stops`) and rows without a token. Tokens written already are made less likely by `penalty`.
     """
     runner: Any = model
-    allowed = _allowed(tokenizer, int(runner.get_output_embeddings().weight.shape[0]), stops).to(model.device)
+    allowed = _allowed(tokenizer, int(runner.get_output_embeddings().weight.shape[0]), stops)
     given = torch.tensor([list(ids)], device=model.device)
     cache: Any = None
     used: set[int] = set()
@@ -108,7 +108,7 @@ def write(
             seen = {} if cache is None else {"past_key_values": cache}
             result = runner(input_ids=given, use_cache=True, **seen)
             cache = getattr(result, "past_key_values", None)
-            token = pick(_penalised(result.logits[0, -1].float(), used, penalty) + allowed)
+            token = pick(_penalised(result.logits[0, -1].float().cpu(), used, penalty) + allowed)
         if token in stops:
             return
         used.add(token)

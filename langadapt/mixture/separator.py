@@ -36,10 +36,11 @@ def score_separators(
     progress: Progress,
 ) -> dict[str, float]:
     """Bits per byte of `texts`, each scored behind every candidate of `known`; fp32, four decimals."""
+    from langadapt.model.compute import choose_device
     from langadapt.model.load import load_model
     from langadapt.model.score import ScoredText, bits_per_byte, score_texts
 
-    model = load_model(folder)
+    model = load_model(folder).to(choose_device())
     scored = [ScoredText(text.id, text.text) for text in texts]
     task = progress.start(
         "choose separator", total=sum(len(text.text.encode()) for text in texts) * len(known), unit="bytes"

@@ -23,11 +23,10 @@ _BYTES_A_SUM = 8
 
 def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input]) -> Estimate:
     """Time, memory and disk; facts and problems only while the model is not there yet."""
-    from langadapt.model.compute import resolve_compute, threads_set
+    from langadapt.model.compute import busy_with, choose_device, resolve_compute, threads_set
     from langadapt.model.facts import model_facts
     from langadapt.model.weights import BYTES_PER_VALUE
     from langadapt.train.footprint import shape_of
-    from langadapt.train.machine import busy_with, choose_device
 
     model = one(inputs, "model")
     facts = dict(model.facts) | (model_facts(model.path) if model.exists else {})
@@ -43,7 +42,8 @@ def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input]) -> Est
         parameters=int(facts["parameters"]), rows=int(facts["rows"]), hidden=int(facts["hidden_size"]),
         layers=int(facts["layers"]), tied=bool(facts["tied"]), moves="none",
     )  # fmt: skip
-    device, compute = choose_device(config.device), resolve_compute(config.compute)
+    device = choose_device(config.device)
+    compute = resolve_compute(config.compute, device)
     work = work_of(config.window_tokens, compute, device)
     with threads_set(config.threads):
         a_token, head = token_seconds(shape, work, device, taylor=config.taylor)

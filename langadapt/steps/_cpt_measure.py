@@ -132,11 +132,10 @@ def _windows(data: Input, parts: Mapping[str, int], specials: Any) -> "Iterator[
 
 def price(rules: Rules, wishes: Wanted, shape: "Shape", block_tokens: int) -> tuple[float, tuple[tuple[str, str], ...]]:
     """Seconds that measuring takes, from one layer timed on this machine; and what is said of it."""
-    from langadapt.model.compute import resolve_compute
-    from langadapt.train.machine import choose_device
+    from langadapt.model.compute import choose_device, resolve_compute
 
     device = choose_device(rules.device)
-    work = work_of(block_tokens, resolve_compute(rules.compute), device)
+    work = work_of(block_tokens, resolve_compute(rules.compute, device), device)
     a_token, _ = token_seconds(shape, work, device, taylor=wishes.taylor)
     seconds = _START_SECONDS + wishes.tokens * a_token
     words = ", ".join(f"{sum(parts.values()):,} tokens of {lang}" for lang, parts in wishes.by_lang.items())

@@ -39,13 +39,13 @@ def load_meter(
     import torch
 
     from langadapt.model.anatomy import anatomy
-    from langadapt.model.compute import resolve_compute
+    from langadapt.model.compute import choose_device, resolve_compute
     from langadapt.model.load import load_model
     from langadapt.select.measure import Meter
-    from langadapt.train.machine import choose_device
 
-    dtype = torch.bfloat16 if resolve_compute(compute) == "bf16" else torch.float32
-    loaded = load_model(folder, dtype=dtype).to(choose_device(device))
+    where = choose_device(device)
+    dtype = torch.bfloat16 if resolve_compute(compute, where) == "bf16" else torch.float32
+    loaded = load_model(folder, dtype=dtype).to(where)
     return Meter(loaded, anatomy(loaded), taylor=taylor)
 
 

@@ -28,12 +28,11 @@ _MEASUREMENTS = 4
 
 def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input], search: Mapping[str, int]) -> Estimate:
     """Time, memory and disk; nothing but problems while model or text are not there yet."""
-    from langadapt.model.compute import resolve_compute, threads_set
+    from langadapt.model.compute import busy_with, choose_device, repeatable, resolve_compute, threads_set
     from langadapt.model.facts import model_facts
     from langadapt.model.weights import BYTES_PER_VALUE
     from langadapt.steps._refine_given import check_lengths, open_given, seen_ids, snippets_of
     from langadapt.train.footprint import shape_of
-    from langadapt.train.machine import busy_with, choose_device
     from langadapt.train.refine import make_plan
 
     model = one(inputs, "model")
@@ -51,12 +50,9 @@ def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input], search
         parameters=int(facts["parameters"]), rows=int(facts["rows"]), hidden=int(facts["hidden_size"]),
         layers=int(facts["layers"]), tied=bool(facts["tied"]), moves="none",
     )  # fmt: skip
-    plan, device, compute = (
-        make_plan(config, len(learned)),
-        choose_device(config.device),
-        resolve_compute(config.compute),
-    )
-    with threads_set(config.threads):
+    plan, device = make_plan(config, len(learned)), choose_device(config.device)
+    compute = resolve_compute(config.compute, device)
+    with threads_set(config.threads), repeatable(device):
         parts = _snippet_seconds(config, shape, learned, plan.micro_batch, compute, device)
         scoring, scoring_bytes = _scoring(config, shape, corpora, compute)
     step = plan.batch * parts

@@ -45,6 +45,7 @@ def with_effects(
 ) -> "Selection":
     """The selection, with the effect matrix of its neurons. ConfigError: its method chooses no neurons of languages."""
     from langadapt.model.anatomy import anatomy
+    from langadapt.model.compute import choose_device
     from langadapt.model.load import load_model, load_tokenizer
     from langadapt.model.score import bits_per_byte, score_texts
     from langadapt.model.separator import candidates
@@ -62,7 +63,7 @@ def with_effects(
     known = list(candidates(tokenizer).values())
     if not known:
         raise ConfigError(f"the tokenizer of `{model.given}` has no token that could stand before a text")
-    loaded = load_model(model.path)
+    loaded = load_model(model.path).to(choose_device())
     parts = anatomy(loaded).need_neurons()
 
     def score() -> dict[str, float]:

@@ -40,9 +40,9 @@ def check(config: Config) -> None:
 
 def run(config: Config, out: Output) -> Artifact:
     """Read text of each language, keep what was measured, write it with its stability."""
-    from langadapt.model.compute import threads_set
+    from langadapt.model.compute import choose_device, repeatable, threads_set
 
-    with threads_set(config.threads):
+    with threads_set(config.threads), repeatable(choose_device(config.device)):
         return _run(config, out)
 
 
@@ -91,14 +91,14 @@ def _run(config: Config, out: Output) -> Artifact:
 
 def settings_of(config: Config, opener: int | None) -> dict[str, Any]:
     """Settings that decide what the numbers mean."""
-    from langadapt.model.compute import resolve_compute
+    from langadapt.model.compute import choose_device, resolve_compute
 
     return {
         "window_tokens": config.window_tokens,
         "skip_first": config.skip_first,
         "chat": config.chat,
         "taylor": config.taylor,
-        "compute": resolve_compute(config.compute),
+        "compute": resolve_compute(config.compute, choose_device(config.device)),
         "opener": opener,
     }
 

@@ -54,9 +54,9 @@ def check(config: Config) -> None:
 
 def run(config: Config, out: Output) -> Artifact:
     """Train, and write the model folder."""
-    from langadapt.model.compute import threads_set
+    from langadapt.model.compute import choose_device, repeatable, threads_set
 
-    with threads_set(config.threads):
+    with threads_set(config.threads), repeatable(choose_device(config.device)):
         return _run(config, out)
 
 

@@ -226,15 +226,14 @@ def _score(entry: dict[str, Any], folder: Path, subject: Subject, progress: Prog
     """Bits per byte of target and source passages, unless the weights do not fit into memory."""
     from langadapt.evaluate.first_look import PASSAGE_BYTES, TOTAL_BYTES, look
     from langadapt.mixture.passages import passages
-    from langadapt.model.compute import resolve_compute
+    from langadapt.model.compute import choose_device, resolve_compute
     from langadapt.model.load import load_tokenizer
     from langadapt.train.faster import free_memory
-    from langadapt.train.machine import choose_device
 
     if entry["kind"] is not None:
         entry["not_scored"] = f"bits per byte are not defined for {entry['kind']}"
         return
-    device = choose_device("auto")
+    device = choose_device()
     needed, free = 5 * int(entry["parameters"]), free_memory(device)
     if needed > free:
         entry["not_scored"] = f"needs {show_bytes(needed)} of memory, {show_bytes(free)} are free"
@@ -309,8 +308,7 @@ def _guessing(entry: dict[str, Any], role: str) -> float:
 
 def _outlook(entry: dict[str, Any], facts: "Facts", subject: Subject) -> None:
     """What training would take with the vocabulary that is advised."""
-    from langadapt.model.compute import resolve_compute
-    from langadapt.train.machine import busy_with, choose_device
+    from langadapt.model.compute import busy_with, choose_device, resolve_compute
     from langadapt.train.outlook import look_ahead
     from langadapt.vocab.advice import appended
 
@@ -322,7 +320,7 @@ def _outlook(entry: dict[str, Any], facts: "Facts", subject: Subject) -> None:
     saving = size.saving if size is not None else 0.0
     tokens = round(subject.target.kept_bytes / facts.bytes_per_token * (1 - saving))
     ahead = partial(look_ahead, entry, target_tokens=tokens, new_rows=size.tokens if size is not None else 0)
-    device = choose_device("auto")
+    device = choose_device()
     busy = busy_with(device)
     try:
         outlook: Outlook = ahead(budget_seconds=subject.budget_seconds, compute=resolve_compute("auto"), device=device)

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.config import Flag, Later, ModelInput, Reads, StepConfig
+from langadapt.core.config import Flag, Later, ModelInput, Reads, Runtime, StepConfig
 from langadapt.core.errors import ConfigError
-from langadapt.core.host import load, timed_rows
+from langadapt.core.host import timed_rows
 from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
 from langadapt.core.types import Document, Estimate, Table
 from langadapt.core.units import Bytes, show_bytes
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
     from langadapt.evaluate.partial import Partial
@@ -55,6 +56,8 @@ class Config(StepConfig):
     lacks it gets its own."""
     compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
     """Precision of the forward pass: `auto` is bf16 on a CPU or GPU with bf16 units, else fp32; same for all models."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], Flag(), Runtime()] = "auto"
+    """Where to compute."""
     icl: Annotated[bool, Flag(), Later()] = False
     """Ask every model questions that are answered from examples in the prompt, in no language."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
@@ -63,6 +66,14 @@ class Config(StepConfig):
 
 def run(config: Config, out: Output) -> Artifact:
     """Score one model after the other, each set once, then compare."""
+    from langadapt.model.compute import choose_device, repeatable
+
+    device = choose_device(config.device)
+    with repeatable(device):
+        return _run(config, out, device)
+
+
+def _run(config: Config, out: Output, device: "torch.device") -> Artifact:
     from langadapt.evaluate.partial import Partial
     from langadapt.evaluate.segments import MIN_SEGMENTS, WANTED_SEGMENTS
     from langadapt.evaluate.summary import headline, paired_continuations
@@ -78,7 +89,7 @@ def run(config: Config, out: Output) -> Artifact:
     langs = {name: _lang(name, source) for name, source in out.inputs["sets"].items()}
     target = str(out.inputs["adapted"].facts.get("lang") or next(iter(langs.values())))
     targets = frozenset(target.split("+"))  # as cpt writes it when a mixture has several
-    compute = resolve_compute(config.compute)
+    compute = resolve_compute(config.compute, device)
     sources = [name for name, lang in langs.items() if lang not in targets] or list(langs)
     before = separators(config.document_separator, out, _roles(out), sources)
     partial = Partial(out.partial)
@@ -95,7 +106,7 @@ def run(config: Config, out: Output) -> Artifact:
     prompts_from = next((name for name, lang in langs.items() if lang in targets), next(iter(langs)))
     models = {}
     for role in _roles(out):
-        models[role] = _score_model(config, out, role, chosen, before[role], compute, partial, prompts_from)
+        models[role] = _score_model(config, out, role, chosen, before[role], compute, device, partial, prompts_from)
         warnings += models[role].pop("warnings")
     icl: dict[str, Any] = {}
     lines: list[dict[str, Any]] = []
@@ -215,6 +226,7 @@ def _score_model(
     chosen: dict[str, "ScoringSet"],
     separator: str,
     compute: Literal["fp32", "bf16"],
+    device: "torch.device",
     partial: "Partial",
     prompts_from: str,
 ) -> dict[str, Any]:
@@ -233,7 +245,7 @@ def _score_model(
     for name, found in chosen.items():
         if partial.has("scores", role, name):
             continue
-        model = model or load_model(source.path)
+        model = model or load_model(source.path).to(device)
         texts = found.scored_texts(config.context_bytes)
         bar = out.progress.start(f"score {role} on {name}", total=found.bytes, unit="bytes")
         scores = score_texts(model, tokenizer, texts, prefix_id=prefix, compute=compute, progress=bar)
@@ -245,12 +257,12 @@ def _score_model(
         prompts = choose_prompts(held_out, config.continuations, seed=config.seed, name=prompts_from)
         lines = []
         for prompt in out.progress.track(prompts, f"continue with {role}", total=len(prompts), unit="prompts"):
-            model = model or load_model(source.path)
+            model = model or load_model(source.path).to(device)
             text = continue_text(model, tokenizer, prompt.text, prefix_id=prefix)
             lines.append({"document": prompt.document, "prompt": prompt.text, "actual": prompt.actual, "text": text})
         partial.save("continuations", role, prompts_from, lines)
     if config.icl and not partial.has("icl", role, "questions"):
-        model = model or load_model(source.path)
+        model = model or load_model(source.path).to(device)
         ask_model(model, tokenizer, role, partial, prefix=prefix, compute=compute, progress=out.progress)
     facts = model_facts(source.path)
     record = {
@@ -278,12 +290,13 @@ def _text_warnings(partial: "Partial", role: str, chosen: dict[str, "ScoringSet"
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Seconds from the bytes of all windows and a measured rate of this machine; memory of one model at a time."""
     from langadapt.evaluate import price
-    from langadapt.model.compute import matrix_rate, resolve_compute
+    from langadapt.model.compute import busy_with, choose_device, matrix_rate, resolve_compute
     from langadapt.steps._icl import question_tokens
 
     _check(config)
     _check_kinds(inputs)
-    compute = resolve_compute(config.compute)
+    device = choose_device(config.device)
+    compute = resolve_compute(config.compute, device)
     sets = inputs["sets"]
     read = {}
     for name, source in sets.items() if isinstance(sets, dict) else ():
@@ -293,7 +306,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
             limit = int(source.facts.get("held_out_bytes", config.set_bytes))
             read[name] = round(min(config.set_bytes, limit) * price.UNSEEN_CONTEXT)
     seconds, memory, problems = 0.0, 0, []
-    rate, busy = matrix_rate(compute), load()
+    rate, busy = matrix_rate(compute, device=device), busy_with(device)
     for model in (inputs.get(role) for role in ROLES):
         if not isinstance(model, Input):
             continue
@@ -307,7 +320,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     if not read:
         problems.append("no set of held-out text is known yet")
     rows = tuple((name, f"{show_bytes(size)} of text with its context, for each model") for name, size in read.items())
-    rows += (("compute", compute), *timed_rows(busy))
+    rows += (("compute", f"{compute}, {device.type}"), *timed_rows(busy))
     return Estimate(seconds, memory, 2_000_000, {}, rows, tuple(problems), timed=True)
 
 

@@ -28,23 +28,23 @@ _OF_ROWS_AS_MADE = ("head_mass_nats_mean", "head_mass_nats_highest", "duplicate_
 
 def run(config: Config, out: Output) -> Artifact:
     """Find snippets, score, move the rows, write the folder, check it, score again."""
-    from langadapt.model.compute import threads_set
+    from langadapt.model.compute import choose_device, repeatable, threads_set
 
-    with threads_set(config.threads):
+    with threads_set(config.threads), repeatable(choose_device(config.device)):
         return _run(config, out)
 
 
 def _run(config: Config, out: Output) -> Artifact:
-    from langadapt.model.compute import resolve_compute
+    from langadapt.model.compute import choose_device, resolve_compute
     from langadapt.model.facts import model_facts
     from langadapt.steps import _refine_scores as scores
     from langadapt.steps._refine_given import check_lengths, open_given, prefix_of, seen_ids, snippets_of
-    from langadapt.train.machine import choose_device
     from langadapt.train.refine import make_plan
 
     model = one(out.inputs, "model")
     _check_layer(config, model.path)
-    given, device, compute = open_given(out.inputs), choose_device(config.device), resolve_compute(config.compute)
+    given, device = open_given(out.inputs), choose_device(config.device)
+    compute = resolve_compute(config.compute, device)
     corpora = _corpora(out.inputs)
     learned, held_out = snippets_of(given, corpora["target"], out.progress, **_search(config))
     if held_out is None:
@@ -110,9 +110,8 @@ def _refine(
     prefixes: tuple[int, int],
     plan: "Plan",
 ) -> "Refined":
-    from langadapt.model.compute import resolve_compute
+    from langadapt.model.compute import choose_device, resolve_compute
     from langadapt.train.distill import Goal
-    from langadapt.train.machine import choose_device
     from langadapt.train.refine import Around, make_distiller, refine
 
     device = choose_device(config.device)
@@ -129,7 +128,7 @@ def _refine(
         run=out.identity.fingerprint,
         folder=out.partial,
         progress=out.progress,
-        compute=resolve_compute(config.compute),
+        compute=resolve_compute(config.compute, device),
         device=device,
         timing=lambda step, seconds: out.timing("refine_step", step=step, seconds=round(seconds, 4)),
     )

@@ -101,6 +101,7 @@ def try_models(
 
 
 def _write(name: str, folder: Path, prompts: Sequence[str], manner: Manner, progress: Progress) -> list[Reply]:
+    from langadapt.model.compute import choose_device
     from langadapt.model.facts import check_positions
     from langadapt.model.load import load_model, load_tokenizer
 
@@ -114,7 +115,7 @@ def _write(name: str, folder: Path, prompts: Sequence[str], manner: Manner, prog
         given.append(ids)
     bar = progress.start(name, total=manner.tokens * len(prompts), unit="tokens")
     bar.advance(0)
-    model = load_model(folder)
+    model = load_model(folder).to(choose_device())
     replies = []
     for prompt, ids in zip(prompts, given, strict=True):
         replies.append(_reply(name, model, tokenizer, prompt, ids, manner, bar))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from langadapt.model.compute import wait_for
 from langadapt.train.footprint import USUAL, Kept, Shape, Work
 from langadapt.train.loss import cross_entropy
 
@@ -87,8 +88,7 @@ def _time(job: Callable[[], None], device: torch.device, budget_seconds: float) 
     while len(seen) < 2 or sum(seen) < budget_seconds:
         began = time.perf_counter()
         job()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
         seen.append(time.perf_counter() - began)
     return min(seen)
 

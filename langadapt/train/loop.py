@@ -23,6 +23,7 @@ from langadapt.core.errors import Interrupted, TrainingFailed
 from langadapt.core.progress import Progress
 from langadapt.core.rng import stream_key
 from langadapt.core.types import Block
+from langadapt.model.compute import wait_for
 from langadapt.train.batches import Layout
 from langadapt.train.checkpoint import Checkpoints, Saved
 from langadapt.train.gauge import Gauge
@@ -226,8 +227,7 @@ def _rehearse(model: nn.Module, optimiser: Optimiser, around: Surroundings, sett
     with out_of_memory_explained(settings.tokens_at_once, objective.lighter):
         optimiser.prepare()
         _accumulate(model, largest, step, settings)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
     optimiser.forget()
 
 

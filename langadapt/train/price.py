@@ -7,14 +7,13 @@ from typing import Any, Literal, Protocol
 from langadapt.core.host import timed_rows
 from langadapt.core.types import Estimate, Portion
 from langadapt.core.units import show_bytes, show_seconds
-from langadapt.model.compute import threads_set
+from langadapt.model.compute import busy_with, repeatable, threads_set
 from langadapt.model.facts import table_width
 from langadapt.model.weights import BYTES_PER_VALUE
 from langadapt.train import cost
 from langadapt.train.cards import NOTHING, card_rows, first_that_fits
 from langadapt.train.faster import ENOUGH, free_memory
 from langadapt.train.footprint import Kept, Moments, Shape, Work, memory_bytes, shape_of
-from langadapt.train.machine import busy_with
 from langadapt.train.plan import Plan
 from langadapt.train.rates import probe_steps, rates_to_try
 from langadapt.train.session import Means
@@ -81,7 +80,7 @@ def price(
     kept = kept_of(wishes, shape, means, stored_bytes=stored)
     if means.recompute == "auto" and memory_bytes(shape, work, kept) > ENOUGH * free_memory(means.device):
         kept = replace(kept, recompute=True)
-    with threads_set(wishes.threads):
+    with threads_set(wishes.threads), repeatable(means.device):
         step = cost.step_seconds(shape, work, device=means.device, recompute=kept.recompute)
     busy = busy_with(means.device)
     weights = shape.parameters * stored

@@ -130,14 +130,13 @@ def adam_of(rules: Rules, movable: Movable) -> "AdamSettings":
 
 def means_of(rules: Rules, plan: "Plan") -> "Means":
     """Device, precision and blocks at once."""
-    from langadapt.model.compute import resolve_compute
-    from langadapt.train.machine import choose_device
+    from langadapt.model.compute import choose_device, resolve_compute
     from langadapt.train.session import Means
 
     device = choose_device(rules.device)
     chosen: Collection[str] = {"compute"} if rules.compute != "auto" else set()
     return Means(
-        compute=resolve_compute("bf16" if rules.weights == "bf16" else rules.compute),
+        compute=resolve_compute("bf16" if rules.weights == "bf16" else rules.compute, device),
         device=device,
         micro_batch_blocks=plan.micro_batch_blocks(device.type, rules.micro_batch_blocks),
         chosen=frozenset(chosen) | ({"micro_batch_blocks"} if rules.micro_batch_blocks else set()),

@@ -132,7 +132,7 @@ def test_the_price_says_what_moves_and_what_measuring_costs(
     given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verb = load("cpt")
-    for place in ("langadapt.train.machine.busy_with", "langadapt.train.price.busy_with"):
+    for place in ("langadapt.model.compute.busy_with", "langadapt.train.price.busy_with"):
         monkeypatch.setattr(place, lambda _: "load 9.0 on 2 core(s)")
 
     def priced(**more: Any) -> tuple[float, dict[str, str]]:

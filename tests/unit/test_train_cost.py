@@ -8,10 +8,10 @@ import torch
 from langadapt.core import verb as verbs
 from langadapt.core.inputs import Input
 from langadapt.core.validate import validate
+from langadapt.model.compute import busy_with
 from langadapt.train import cost
 from langadapt.train.cost import step_seconds
 from langadapt.train.footprint import Shape, Work, memory_bytes
-from langadapt.train.machine import busy_with
 
 SMOLLM2 = Shape(parameters=134_515_008, trained=134_515_008, rows=49_152, hidden=576, layers=30, tied=True)
 MODEL_FACTS = {
