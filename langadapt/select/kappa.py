@@ -52,11 +52,13 @@ def singular_values(matrix: "torch.Tensor") -> "np.ndarray[tuple[int, ...], np.d
     """Singular values in descending order.
 
     In fp64: in fp32 the smallest is off by a 1e-7th of the largest, differently for each number of threads, and with it
-    the order of what is chosen.
+    the order of what is chosen. Of the tall one of a matrix and its transpose, which has the same: LAPACK takes 4.5
+    times as long for 2,048 x 8,192 as for 8,192 x 2,048.
     """
     import torch
 
-    found: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = torch.linalg.svdvals(matrix.double()).numpy()
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    found: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = torch.linalg.svdvals(tall.double()).numpy()
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.select.lape import entropy, neuron_sets
@@ -146,8 +147,12 @@ def test_kappa_takes_the_best_conditioned(llama: Path) -> None:
 
 
 def test_condition_of_known_spectra() -> None:
-    from langadapt.select.kappa import condition
+    from langadapt.select.kappa import condition, singular_values
 
+    wide = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
+    found = singular_values(wide)
+    assert found.dtype == np.float64 and found.tobytes() == singular_values(wide.T).tobytes()
+    assert found == pytest.approx(np.sqrt(np.linalg.eigvalsh((wide @ wide.T).double().numpy())[::-1]), rel=1e-5)
     assert condition(np.array([4.0, 2.0, 1.0]), "kappa") == 4
     assert condition(np.array([4.0, 2.0, 0.0]), "kappa") == math.inf
     assert condition(np.array([2.0, 2.0]), "stable-rank") == 0.5

@@ -113,13 +113,21 @@ def test_what_cannot_be_chosen_is_said_first(model: Path, tmp_path: Path, given:
     assert not (tmp_path / "sel").exists()
 
 
-def test_the_price_is_known_before(model: Path, statistics: Path) -> None:
+def test_the_price_is_known_before(model: Path, statistics: Path, tmp_path: Path) -> None:
     verb = load("select")
     given = {"model": str(model), "method": "ssu", "statistics": str(statistics), "source": "en"}
     config = validate(verb.config, given)
     found = price(verb, config, resolved(verb, config))
     assert found.seconds is not None and found.memory_bytes is not None
     assert json.dumps(found.facts)
+    # singular values are those of the body: rows of the tables cost nothing beyond being read
+    seconds = []
+    for folder in (model, tiny_model(tmp_path / "wide", padded_rows=50_000, dtype="bfloat16")):
+        chosen = [price(verb, one, resolved(verb, one)) for method in ("kappa", "magnitude")
+                  for one in [validate(verb.config, {"model": str(folder), "method": method})]]  # fmt: skip
+        seconds.append((chosen[0].seconds or 0) - (chosen[1].seconds or 0))
+        assert "singular values" in dict(chosen[0].rows) and "singular values" not in dict(chosen[1].rows)
+    assert seconds[0] == pytest.approx(seconds[1], rel=1e-6) and seconds[0] > 0
     config = validate(verb.config, given | {"statistics": None})
     with pytest.raises(ConfigError, match="needs statistics"):
         price(verb, config, resolved(verb, config))
