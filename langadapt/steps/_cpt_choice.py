@@ -61,14 +61,17 @@ class Wishes(Rules, Protocol):
 
 def strategies_of(wishes: Wishes) -> list[tuple[str, Mapping[str, Any]]]:
     """The strategies of a run with their options: that of each stage, or the one it has."""
-    return [(stage.strategy, {}) for stage in wishes.stages] or [(wishes.strategy, wishes.strategy_options)]
+    stages = [(stage.strategy, stage.strategy_options) for stage in wishes.stages]
+    return stages or [(wishes.strategy, wishes.strategy_options)]
 
 
-def has_adapter(wishes: Wishes) -> bool:
-    """Does the strategy put new weights beside the model's, as far as its options tell?"""
+def adapters_of(wishes: Wishes) -> list[str]:
+    """The strategies that put new weights beside the model's, as far as their options tell."""
     from langadapt.select.adapter import AdapterOptions
 
-    return any(issubclass(named(*each)[0].options, AdapterOptions) for each in strategies_of(wishes))
+    return [
+        name for name, options in strategies_of(wishes) if issubclass(named(name, options)[0].options, AdapterOptions)
+    ]
 
 
 def check_wishes(wishes: Wishes) -> None:
@@ -94,8 +97,9 @@ def check_wishes(wishes: Wishes) -> None:
 
 def check_subject(wishes: Wishes, model: Input) -> None:
     """DataError for a strategy that chooses what the model does not have."""
-    if wishes.selection is None and not wishes.stages:
-        check_neurons(named(wishes.strategy, wishes.strategy_options)[0], model)
+    if wishes.selection is None:
+        for name, options in strategies_of(wishes):
+            check_neurons(named(name, options)[0], model)
 
 
 class Languages:
@@ -122,17 +126,19 @@ class Languages:
 
 def wanted_of(wishes: Wishes, data: Input, run_tokens: int) -> Wanted | None:
     """What has to be measured on the data; None where nothing is, or it was given."""
-    if wishes.selection is not None or wishes.statistics is not None or wishes.stages:
+    if wishes.selection is not None or wishes.statistics is not None:
         return None
-    method, settings = named(wishes.strategy, wishes.strategy_options)
-    if not looks_at_text(method):
+    languages, langs, needs = Languages(wishes, data), list[str](), set[str]()
+    for name, options in strategies_of(wishes):
+        method, settings = named(name, options)
+        needs |= set(method.facts.needs)
+        if "source statistics" in method.facts.needs:
+            langs.append(languages.need_source(name))
+        elif looks_at_text(method):
+            langs += getattr(settings, "langs", ()) or sorted(languages.every)
+    if not langs:
         return None
-    languages = Languages(wishes, data)
-    if "source statistics" in method.facts.needs:
-        langs: tuple[str, ...] = (languages.need_source(wishes.strategy),)
-    else:
-        langs = tuple(getattr(settings, "langs", ())) or tuple(sorted(languages.every))
-    return wanted(wishes, data.facts, langs, run_tokens, taylor="gradients" in method.facts.needs)
+    return wanted(wishes, data.facts, tuple(dict.fromkeys(langs)), run_tokens, taylor="gradients" in needs)
 
 
 class Chooser:
@@ -177,19 +183,18 @@ class Chooser:
         )
         self._shapes = look.parameters
         if self._given is not None:
-            self.selection, movable = selection_in(self._given, self._model, look.parameters), None
+            chosen, movable = selection_in(self._given, self._model, look.parameters), None
         elif self._wishes.stages:
-            method, settings = named(strategy, options)
-            found: Movable = method(look, settings)
-            return found
+            chosen, movable = select_with(look, strategy, options)
         else:
-            self.selection, movable = self._kept(look) or self._choose(look, strategy, options)
-        if not self.selection.total and (movable is None or movable.adapter is None):
+            chosen, movable = self._kept(look) or self._choose(look, strategy, options)
+        self.selection = None if self._wishes.stages else chosen
+        if not chosen.total and (movable is None or movable.adapter is None):
             raise ConfigError(
                 f"nothing would move: {self._who(strategy)} names no weight of this model",
                 hint="look at it: langadapt select MODEL --method ... --out DIR",
             )
-        plain = self.selection.movable()
+        plain = chosen.movable()
         return plain if movable is None else replace(movable, names=plain.names, slices=plain.slices)
 
     def write(self, may_move: tuple[Collection[str], Mapping[str, Slice]]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Config(StepConfig):
     skip_positions: tuple[str, ...] = ()
     """Places of the stream to leave out, `first:last` with the last one excluded; an incident names them."""
     stages: tuple[StageOptions, ...] = ()
-    """Parts of the run in which different weights move: share, strategy, learning_rate_factor, warmup_steps."""
+    """Parts of the run in which different weights move: share, strategy and its options, rate factor, warm-up."""
     on_bad_step: Literal["stop", "skip"] = "stop"
     """What to do when loss or gradient are not finite: stop, or leave the step out and say so in the ledger."""
     weight_decay: Annotated[float, Field(ge=0)] | None = None

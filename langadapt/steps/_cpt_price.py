@@ -6,10 +6,11 @@ from typing import Any
 
 from langadapt.core.inputs import Input, Inputs, maybe, one
 from langadapt.core.types import Estimate, Portion
-from langadapt.steps._cpt_choice import Languages, Wishes, check_subject, wanted_of
+from langadapt.steps._cpt_choice import Languages, Wishes, check_subject, strategies_of, wanted_of
 from langadapt.steps._cpt_measure import price as measuring
 from langadapt.steps._given_facts import check_given
 from langadapt.steps._strategy import looks_at_text, named
+from langadapt.train.subject import portions_of
 
 
 def given_portion(inputs: Inputs) -> Portion | None:
@@ -43,24 +44,32 @@ def with_choice(
 
 
 def _moves(wishes: Wishes, inputs: Inputs, data: Input, portion: Portion) -> tuple[tuple[str, str], ...]:
-    """One line on what moves; none where everything does, or stages say it."""
+    """One line on what moves, or one a stage, and for which languages; none where everything does."""
     selection = maybe(inputs, "selection")
     if selection is not None:
         facts = selection.facts
         known = f"{facts['moving']:,} of {facts['parameters']:,} numbers" if "moving" in facts else "is not made yet"
         return (("moves", f"selection `{selection.given}`: {known}"),)
-    if wishes.stages or wishes.strategy == "full":
+    if wishes.strategy == "full" and not wishes.stages:
         return ()
-    method, _ = named(wishes.strategy, wishes.strategy_options)
-    words = [f"{100 * portion.body:.3g} % of the body" if portion.body else "", _tables(portion)]
-    words += [f"an adapter of rank {portion.rank}" if portion.rank else ""]
-    found = [("moves", f"about {', '.join(filter(None, words)) or 'nothing'}")]
+    if wishes.stages:
+        found = [(f"stage {number} moves", _words(each)) for number, each in enumerate(portions_of(wishes), start=1)]
+    else:
+        found = [("moves", _words(portion))]
     languages = Languages(wishes, data)
-    if "source statistics" in method.facts.needs:
-        found.append(("shielded for", languages.need_source(wishes.strategy)))
-    elif looks_at_text(method):
-        found.append(("neurons of", ", ".join(sorted(languages.targets))))
-    return tuple(found)
+    for name, options in strategies_of(wishes):
+        method, _ = named(name, options)
+        if "source statistics" in method.facts.needs:
+            found.append(("shielded for", languages.need_source(name)))
+        elif looks_at_text(method):
+            found.append(("neurons of", ", ".join(sorted(languages.targets))))
+    return tuple(dict.fromkeys(found))
+
+
+def _words(portion: Portion) -> str:
+    body = f"{100 * portion.body:.3g} % of the body" if portion.body else ""
+    words = [body, _tables(portion), f"an adapter of rank {portion.rank}" if portion.rank else ""]
+    return f"about {', '.join(filter(None, words)) or 'nothing'}"
 
 
 def _tables(portion: Portion) -> str:

@@ -11,7 +11,7 @@ from langadapt.core.errors import DataError
 from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.types import Estimate, Table
-from langadapt.steps._cpt_choice import Chooser, check_wishes, has_adapter
+from langadapt.steps._cpt_choice import Chooser, adapters_of, check_wishes
 from langadapt.steps._cpt_config import Config
 from langadapt.steps._cpt_price import given_portion, with_choice
 from langadapt.train.subject import adam_of, load_subject, means_of, portion_of, usual
@@ -43,12 +43,14 @@ _COMPARED = 64
 def check(config: Config) -> None:
     """ConfigError for options that exclude each other, and for those that no strategy has."""
     from langadapt.train.combine import check_combination, check_options
-    from langadapt.train.stages import shares_of
+    from langadapt.train.stages import adapter_in_stage, shares_of
 
     check_wishes(config)
     check_options(config)
     shares_of(config.stages)
-    if has_adapter(config):
+    for name in adapters_of(config):
+        if config.stages:
+            raise adapter_in_stage(name)
         check_combination(config, adapter=True)
 
 
@@ -294,10 +296,13 @@ def _fit(
 def _plan(config: Config, model: Mapping[str, Any], data: Mapping[str, Any], branch: "Branch | None" = None) -> "Plan":
     from langadapt.train.ema import averaging_of
     from langadapt.train.plan import make_plan
+    from langadapt.train.stages import make_course
 
     rate = usual(config, "learning_rate", None)
     plan = make_plan(config.model_copy(update={"learning_rate": rate}), model, data, branch)
-    averaging_of(config, plan.budget.steps)  # refused before anything is loaded
+    # refused before anything is loaded
+    averaging_of(config, plan.budget.steps)
+    make_course(plan.schedule, config.stages)
     return plan
 
 

@@ -52,10 +52,14 @@ def averaging_of(wishes: Wishes, steps: int) -> Averaging | None:
 
 
 class Moving(Protocol):
-    """What is averaged: an optimiser's parameters by name; `refresh` tells what is made of them that they moved."""
+    """What is averaged: an optimiser's parameters by name; `refresh` tells what is made of them that they moved.
+
+    `stand_still` puts back what must not move now.
+    """
 
     parameters: dict[str, nn.Parameter]
 
+    def stand_still(self) -> None: ...
     def refresh(self) -> None: ...
 
 
@@ -78,6 +82,7 @@ class Average:
             if self.averaging.mode == "live":
                 value.copy_(self.values[name])
         if self.averaging.mode == "live":
+            self._moving.stand_still()
             self._moving.refresh()
 
     @contextmanager

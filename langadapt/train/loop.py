@@ -34,7 +34,7 @@ from langadapt.train.memory import out_of_memory_explained
 from langadapt.train.objective import Objective, next_token
 from langadapt.train.optimiser import Optimiser
 from langadapt.train.spikes import PATIENCE, Watch
-from langadapt.train.stages import Course
+from langadapt.train.stages import Course, Stage
 
 Compute = Literal["fp32", "bf16"]
 BadStep = Literal["stop", "skip"]
@@ -143,14 +143,14 @@ def train(
     watch = _watch(around.journal, settings)
     task = around.progress.start("training", total=steps, unit="steps", done=done.step)
     model.train()
-    optimiser.only(course.stage_at(done.step).names)
+    _only(optimiser, course.stage_at(done.step))
     if done.step < steps:
         _rehearse(model, optimiser, around, settings, done.step)
     try:
         while True:
             stage = course.stage_at(done.step)
             if done.step == stage.first:
-                optimiser.only(stage.names)
+                _only(optimiser, stage)
             if done.step in around.checkpoints.pinned and not around.checkpoints.holds(done.step):
                 around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
                 saved_at = done.step
@@ -205,6 +205,10 @@ def train(
         around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
     task.finish()
     return done
+
+
+def _only(optimiser: Optimiser, stage: Stage) -> None:
+    optimiser.only(stage.names, stage.still)
 
 
 def _go_on(optimiser: Optimiser, around: Surroundings, artifact: Artifact, saved: Saved) -> Trained:

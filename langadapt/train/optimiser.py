@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from langadapt.core.types import Slice
 from langadapt.train import lowbit
 from langadapt.train.footprint import AVERAGE_BYTES, MOMENT_BYTES
 from langadapt.train.sliced_layers import table_ids
@@ -70,7 +71,9 @@ class Optimiser:
         for name, value in model.named_parameters():
             value.requires_grad_(name in movable)
         self._masters = {part.master: part for part in parts.sliced}
-        self._held = [Hold(self.parameters[name], held) for name, held in sorted(parts.held.items())]
+        self._held = self._holds(parts.held)
+        # in the stage of now; other stages move them
+        self._still: list[Hold] = []
         tables = table_ids(model)
         groups: dict[str, list[nn.Parameter]] = {"matrices": [], "tables": [], "rest": []}
         for value in self.parameters.values():
@@ -111,10 +114,17 @@ class Optimiser:
             return None
         return slice(old_rows or 0, None) if new_rows is None else torch.from_numpy(new_rows)
 
-    def only(self, names: Collection[str] | None) -> None:
-        """From now on only these of its parameters move, None means all; moments of the others stand still."""
+    def _holds(self, places: Mapping[str, Slice]) -> list[Hold]:
+        return [Hold(self.parameters[name], part) for name, part in sorted(places.items())]
+
+    def only(self, names: Collection[str] | None, still: Mapping[str, Slice] | None = None) -> None:
+        """From now on only these of its parameters move, None means all; moments of the others stand still.
+
+        Places of them that are `still` keep the values that they have now.
+        """
         for name, value in self.parameters.items():
             value.requires_grad_(names is None or name in names)
+        self._still = self._holds(still or {})
         self.forget()
 
     def prepare(self) -> None:
@@ -132,7 +142,7 @@ class Optimiser:
 
     def gradient_norm(self) -> torch.Tensor:
         """Norm over all gradients of what moves, before clipping."""
-        for hold in self._held:
+        for hold in (*self._held, *self._still):
             hold.drop_gradient()
         gradients = [value.grad for value in self.parameters.values() if value.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
@@ -159,12 +169,21 @@ class Optimiser:
         for (value, places), old in zip(faster, before, strict=True):
             table = value.detach()
             table[places] = table[places].clone().sub_(old).mul_(factor).add_(old)
+        self.stand_still()
         self.refresh()
         self.forget()
 
     def forget(self) -> None:
         """Drop the gradients."""
         self._adam.zero_grad(set_to_none=True)
+
+    def stand_still(self) -> None:
+        """After values were moved: put back what stands still in this stage; `refresh` belongs after it.
+
+        Not where a moving average is shown or written: it remembers what moved in other stages.
+        """
+        for hold in self._still:
+            hold.put_back()
 
     def refresh(self) -> None:
         """After values of `parameters` changed: put back what is held, write parts through to their tensors."""

@@ -17,7 +17,10 @@ from langadapt.train.footprint import Kept, Moments, Shape, Work, memory_bytes, 
 from langadapt.train.plan import Plan
 from langadapt.train.rates import probe_steps, rates_to_try
 from langadapt.train.session import Means
-from langadapt.train.subject import Choices, portion_of
+from langadapt.train.subject import Choices, portion_of, still_of
+
+# A number that stands still in a stage has a copy in fp32, which is put back after each step.
+_STILL_BYTES = 4
 
 
 class Numbers(Protocol):
@@ -82,6 +85,7 @@ def price(
         kept = replace(kept, recompute=True)
     with threads_set(wishes.threads), repeatable(means.device):
         step = cost.step_seconds(shape, work, device=means.device, recompute=kept.recompute)
+    still = model_shape(model, still_of(wishes)).trained * _STILL_BYTES if wishes.stages else 0
     busy = busy_with(means.device)
     weights = shape.parameters * stored
     checkpoint = cost.checkpoint_bytes(shape.trained, kept)
@@ -123,7 +127,7 @@ def price(
         rows += (("rates to try", f"{words}: {count} steps each, {show_seconds(spent)}; then the run at one of them"),)
     return Estimate(
         seconds=seconds,
-        memory_bytes=memory_bytes(shape, work, kept),
+        memory_bytes=memory_bytes(shape, work, kept) + still,
         disk_bytes=disk,
         facts=facts,
         rows=rows,

@@ -1,14 +1,15 @@
 """Stages: parts of a run in which different weights move. Everything here is a pure function of the step."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from langadapt.core.config import Options
 from langadapt.core.errors import ConfigError
-from langadapt.core.types import Movable
+from langadapt.core.types import Movable, Slice
 from langadapt.train.schedule import Schedule
 
 
@@ -19,6 +20,11 @@ class StageOptions(Options):
     """Share of all steps; the last stage may leave it out and takes the rest."""
     strategy: str = "full"
     """Which weights may move in this stage."""
+    # came later: without any, a run is the one that it was before
+    strategy_options: Annotated[dict[str, Any], Field(exclude_if=lambda options: not options)] = Field(
+        default_factory=dict
+    )
+    """Options of that strategy."""
     learning_rate_factor: Annotated[float, Field(gt=0)] = 1.0
     """The learning rate of the schedule is multiplied by this."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
@@ -27,13 +33,21 @@ class StageOptions(Options):
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps `first` to `last` - 1; `names` are the parameters that move in them (None: all that ever move)."""
+    """Steps `first` to `last` - 1; `names` are the parameters that move in them (None: all that ever move).
+
+    `still` are places of these which stand still: other stages move them.
+    """
 
     first: int
     last: int
     factor: float = 1.0
     warmup_steps: int = 0
     names: frozenset[str] | None = None
+    still: Mapping[str, Slice] = field(default_factory=dict)
+
+
+# Parameters that move in a stage, and the places of them that stand still in it.
+Moving = tuple[frozenset[str], Mapping[str, Slice]]
 
 
 @dataclass(frozen=True)
@@ -67,10 +81,8 @@ def shares_of(wanted: Sequence[StageOptions]) -> list[float]:
     return [*known, last] if wanted else []
 
 
-def make_course(
-    schedule: Schedule, wanted: Sequence[StageOptions], names: Mapping[str, frozenset[str]] | None = None
-) -> Course:
-    """Lay the stages over the run; `names` gives the movable parameters of each strategy.
+def make_course(schedule: Schedule, wanted: Sequence[StageOptions], moving: Sequence[Moving] | None = None) -> Course:
+    """Lay the stages over the run; `moving` says of each what moves in it.
 
     ConfigError: shares that do not add up to the whole, or a stage without a step.
     """
@@ -87,22 +99,43 @@ def make_course(
             )
         # What begins to move has cold moments: its first updates are as long as the learning rate allows
         rise = stage.warmup_steps if stage.warmup_steps is not None else schedule.warmup_steps
-        moving = None if names is None else names[stage.strategy]
-        stages.append(Stage(first, end, stage.learning_rate_factor, rise if number else 0, moving))
+        names, still = (None, {}) if moving is None else moving[number]
+        stages.append(Stage(first, end, stage.learning_rate_factor, rise if number else 0, names, still))
         first = end
     return Course(schedule, tuple(stages))
 
 
-def names_of_stages(wanted: Sequence[StageOptions], choose: Callable[[str], Movable]) -> dict[str, frozenset[str]]:
-    """Movable parameters of each strategy in `wanted`. ConfigError: one that is there from the first step."""
-    found = {}
+def choices_of(wanted: Sequence[StageOptions], choose: Callable[[StageOptions], Movable]) -> list[Movable]:
+    """What moves in each stage. ConfigError: an adapter, which is there from the first step."""
+    found = []
     for stage in wanted:
-        movable = choose(stage.strategy)
-        if movable.adapter is not None or movable.slices:
-            what = "an adapter" if movable.adapter is not None else "what moves of a matrix"
-            raise ConfigError(
-                f"`{stage.strategy}` cannot be the strategy of a stage: {what} is there from the first step",
-                hint="use `full`, `embeddings` or `layers` in `stages`",
-            )
-        found[stage.strategy] = movable.names
+        movable = choose(stage)
+        if movable.adapter is not None:
+            raise adapter_in_stage(stage.strategy)
+        found.append(movable)
     return found
+
+
+def adapter_in_stage(strategy: str) -> ConfigError:
+    """Said of a strategy that puts new weights beside the model's."""
+    return ConfigError(
+        f"`{strategy}` cannot be the strategy of a stage: an adapter is there from the first step",
+        where="stages",
+        hint="use a strategy that moves the model's own weights, such as `embeddings`, `ssu` or `full`",
+    )
+
+
+def joined(choices: Sequence[Movable]) -> Movable:
+    """All that moves in any of them. ConfigError: rows of a tensor in one and columns of it in another."""
+    names = frozenset[str]().union(*(each.names for each in choices))
+    slices: dict[str, Slice] = {}
+    for name, part in (item for each in choices for item in each.slices.items() if item[0] not in names):
+        before = slices.setdefault(name, part)
+        if before.axis != part.axis:
+            raise ConfigError(
+                f"two stages cut `{name}` along different axes: together their parts are no set of rows or of columns",
+                where="stages",
+                hint="choose both by columns (ssu, magnitude) or by neurons (lape), or let one move all of it (full)",
+            )
+        slices[name] = Slice(part.axis, np.union1d(before.ids, part.ids).astype(np.int32))
+    return Movable(names, slices)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from langadapt.core.registry import load_method
 from langadapt.core.types import Movable, Portion
 from langadapt.core.validate import validate
-from langadapt.train.stages import StageOptions, names_of_stages
+from langadapt.train.stages import StageOptions, choices_of, joined, make_course
 
 if TYPE_CHECKING:
     from langadapt.train.optimiser import AdamSettings
@@ -66,16 +66,26 @@ def usual(choices: Choices, name: str, otherwise: Any) -> Any:
 
 
 def portion_of(choices: Choices) -> Portion:
-    """How much of a model will move; with stages the most that any of them moves.
+    """How much of a model will move; with stages what all of them move together, as if no two moved the same.
 
     ConfigError if there is no such strategy, or no such option of it.
     """
-    wanted: list[tuple[str, Mapping[str, Any]]] = [(stage.strategy, {}) for stage in choices.stages] or [
-        (choices.strategy, choices.strategy_options)
-    ]
-    found = [_portion(name, options) for name, options in wanted]
-    body, tables = max(each.body for each in found), max(each.tables for each in found)
+    found = portions_of(choices)
+    body, tables = (min(1.0, sum(shares)) for shares in zip(*((each.body, each.tables) for each in found), strict=True))
     return Portion(body, tables, max(each.rank for each in found), whole=all(each.whole for each in found))
+
+
+def portions_of(choices: Choices) -> list[Portion]:
+    """How much moves in each stage; one without stages."""
+    stages = [_portion(stage.strategy, stage.strategy_options) for stage in choices.stages]
+    return stages or [_portion(choices.strategy, choices.strategy_options)]
+
+
+def still_of(choices: Choices) -> Portion:
+    """How much stands still in a stage of tensors that move in part in it: a copy of that is kept."""
+    every, found = portion_of(choices), portions_of(choices)
+    body = max(0.0 if each.whole or not each.body else every.body - each.body for each in found)
+    return Portion(body, max(every.tables - each.tables if each.tables else 0.0 for each in found))
 
 
 def _portion(name: str, given: Mapping[str, Any]) -> Portion:
@@ -95,21 +105,17 @@ def load_subject(
     """The model of a folder, made ready to be trained, and the course of the run. Equal arguments, equal weights."""
     from langadapt.model.load import load_model
     from langadapt.train.combine import check_combination
-    from langadapt.train.stages import make_course
     from langadapt.train.trainable import make_trainable
 
     model = load_model(folder)
     # A mask hides padding here. torch would leave its row out of training, and with `pad_token_id: -1`, as in old files
     # of Llama, that is the last one: a new token's
     model.get_input_embeddings().padding_idx = None
-    names = names_of_stages(rules.stages, lambda strategy: choose(model, strategy, {}))
-    if rules.stages:
-        movable = Movable(frozenset[str]().union(*names.values()))
-    else:
-        movable = choose(model, rules.strategy, rules.strategy_options)
-    course = make_course(plan.schedule, rules.stages, names)
+    parts = choices_of(rules.stages, lambda stage: choose(model, stage.strategy, stage.strategy_options))
+    movable = joined(parts) if parts else choose(model, rules.strategy, rules.strategy_options)
     check_combination(rules, adapter=movable.adapter is not None)
-    return make_trainable(model, movable, seed=rules.seed, folder=folder, compute=means.compute), course
+    subject = make_trainable(model, movable, seed=rules.seed, folder=folder, compute=means.compute)
+    return subject, make_course(plan.schedule, rules.stages, [subject.moving(part) for part in parts] or None)
 
 
 def adam_of(rules: Rules, movable: Movable) -> "AdamSettings":

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from langadapt.core.errors import ConfigError
 from langadapt.core.io import write_durably
 from langadapt.core.progress import Progress
@@ -15,6 +17,7 @@ from langadapt.model.row_origin import copy_origin
 from langadapt.model.save import stored_as, write_model
 from langadapt.model.weights import Weights, open_weights
 from langadapt.train.slices import ALL_WHOLE, Parts, put_in, put_places
+from langadapt.train.stages import Moving
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +46,27 @@ class Trainable:
         """Numbers that move."""
         trained = sum(value.numel() for name, value in self.model.named_parameters() if name in self.names)
         return int(trained) - self.parts.held_numbers(self.model)
+
+    def moving(self, movable: Movable) -> Moving:
+        """Which of its parameters move where only a part of what it was made for does, and which places of them do not.
+
+        A stage moves such a part.
+        """
+        masters = {part.name: part for part in self.parts.sliced}
+        shapes = {name: value.shape for name, value in self.model.named_parameters()}
+        names, still = set(movable.names), dict[str, Slice]()
+        for name, part in movable.slices.items():
+            if not len(part.ids):
+                continue
+            own = masters.get(name)
+            # places of what is trained: of the moving part of a tensor, or of all of it
+            every = np.arange(shapes[name][part.axis]) if own is None else own.slice.ids
+            trained = name if own is None else own.master
+            others = np.flatnonzero(~np.isin(every, part.ids)).astype(np.int32)
+            names.add(trained)
+            if len(others):
+                still[trained] = Slice(part.axis, others)
+        return frozenset(names), still
 
     def drift(self, optimiser: "Optimiser", base: Path, *, old_rows: int | None, new_rows: "Ints | None") -> "Drift":
         """How far it has gone from the files in `base`."""

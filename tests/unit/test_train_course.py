@@ -4,11 +4,13 @@ import math
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import langadapt
 from langadapt.core.errors import ConfigError
+from langadapt.core.types import Slice
 from langadapt.mixture.ledger import ledger
 from langadapt.mixture.stream import Stream
 from langadapt.train.branch import Places, make_places
@@ -55,14 +57,21 @@ def stage(**values: object) -> StageOptions:
 
 
 def test_stages_divide_the_steps_and_scale_the_rate() -> None:
-    names = {"embeddings": frozenset({"table"}), "full": frozenset({"table", "body"})}
+    part = Slice(0, np.array([1], dtype=np.int32))
+    moving = [(frozenset({"table"}), {"table": part}), (frozenset({"table", "body"}), {})]
     wanted = [stage(share=0.25, strategy="embeddings", learning_rate_factor=5.0), stage(warmup_steps=4)]
-    course = make_course(schedule("constant", 40), wanted, names)
+    course = make_course(schedule("constant", 40), wanted, moving)
     assert [(part.first, part.last) for part in course.stages] == [(0, 10), (10, 40)]
     assert course.stage_at(9).names == {"table"} and course.stage_at(10).names == {"table", "body"}
+    assert course.stage_at(9).still == {"table": part} and not course.stage_at(10).still
     assert course.stage_at(40) is course.stages[1]
     assert course.rate_at(9) == pytest.approx(10.0)
     assert [course.rate_at(step) for step in (10, 11, 13, 14)] == pytest.approx([0.5, 1.0, 2.0, 2.0])
+
+
+def test_a_stage_without_options_is_the_run_that_it_was_before_there_were_any() -> None:
+    assert "strategy_options" not in stage(strategy="layers").model_dump(mode="json")
+    assert stage(strategy_options={"layers": "-1"}).model_dump(mode="json")["strategy_options"] == {"layers": "-1"}
 
 
 def test_one_stage_is_no_stage() -> None:

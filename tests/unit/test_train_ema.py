@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,6 +12,7 @@ from torch import nn
 
 import langadapt
 from langadapt.core.errors import ConfigError
+from langadapt.core.types import Slice
 from langadapt.model.load import load_model, load_tokenizer
 from langadapt.train.ema import Average, Averaging, Mode
 from langadapt.train.footprint import Kept, Shape, Work, memory_bytes
@@ -67,6 +69,25 @@ def test_what_does_not_move_keeps_its_bits(mode: Mode) -> None:
     assert torch.equal(model.still.detach(), before) and torch.equal(average.values["still"], before)
     average.finish()
     assert torch.equal(model.still.detach(), before)
+
+
+@pytest.mark.parametrize("mode", ["export", "live"])
+def test_what_stands_still_in_a_stage_is_averaged_with_what_moved_before(mode: Mode) -> None:
+    """Three steps in which all moves, then three in which row 1 stands still: its bits stay, its average catches up."""
+    model, optimiser, average = pushed(0.5, 2, mode, 3)
+    there, before = model.moves.detach()[1].clone(), average.values["moves"][1].clone()
+    optimiser.only(None, {"moves": Slice(0, np.array([1], dtype=np.int32))})
+    for step in range(4, 7):
+        model.moves.grad = torch.ones_like(model.moves)
+        optimiser.step(RATE, optimiser.gradient_norm())
+        average.take(step)
+        assert torch.equal(model.moves.detach()[1], there) and not torch.equal(model.moves.detach()[0], there)
+    with average.shown():
+        pass
+    expected = there + (before - there) * 0.25
+    assert torch.allclose(average.values["moves"][1], expected, atol=1e-6)
+    average.finish()
+    assert torch.allclose(model.moves.detach()[1], expected if mode == "export" else there, atol=1e-6)
 
 
 def test_live_weights_go_on_from_the_average() -> None:
