@@ -17,6 +17,12 @@ import langadapt
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Bytes and figures that tests know are a CPU's, so a GPU is hidden; `pytest -m real` has tests for one."""
+    if config.option.markexpr != "real":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["LANGADAPT_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -1,7 +1,7 @@
 """From a model and snippets to refined rows: the run, its checkpoints, and what it measures on snippets held out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -131,6 +131,8 @@ def make_distiller(folder: Path, ids: Sequence[int], goal: Goal, device: torch.d
     model.get_input_embeddings().padding_idx = None
     keep_stored(model, (), _stored_dtypes(folder))
     model.to(device)
+    if goal.old_table is not None:
+        goal = replace(goal, old_table=goal.old_table.to(device))
     return Distiller(model, ids, goal, find_head(model) if goal.next_token else None).to(device)
 
 

@@ -138,7 +138,8 @@ def kill_at_random(folder: Path, case: Case, rounds: int) -> None:
     assert killed >= rounds // 2
     finish(folder, case)
     lines = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1)), "no step twice, none lost"
+    steps = list(range(1, case.config["steps"] + 1))
+    assert [line["step"] for line in lines if "loss" in line] == steps, "no step twice, none lost"
 
 
 def test_kill_at_random_moments(tmp_path: Path, case: Case) -> None:

@@ -8,6 +8,8 @@ import torch
 
 import langadapt
 from langadapt.core.io import read_json_object
+from tests.faults.test_train_faults import Case, files_of, finish, kill_at_random
+from tests.fixtures import refined
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -43,9 +45,6 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_run_ends_in_the_bytes_of_one_that_was_not(tmp_path: Path, given: dict[str, Any], kind: str) -> None:
-    # here: the other fault tests must not start CUDA in this process before they fork theirs
-    from tests.faults.test_train_faults import Case, files_of, finish, kill_at_random
-
     config = given | KINDS[kind]
     made = langadapt.cpt(out=tmp_path / "reference", **config)
     held = read_json_object(made.path / "run.json")["peak_device_memory_bytes"]
@@ -75,8 +74,10 @@ def test_statistics_are_the_same_twice_and_close_to_those_of_the_cpu(tmp_path: P
 
 
 def test_a_gpu_scores_what_the_cpu_scores(tmp_path: Path, given: dict[str, Any]) -> None:
-    text = {"hu": str(tiny_corpus(tmp_path / "text", "hu", 60))}
-    bits = {}
+    corpus = langadapt.prepare(
+        out=tmp_path / "hu", text=[str(tiny_corpus(tmp_path / "text", "hu", 60))], lang="hu", min_lang_probability=0.0
+    )
+    text, bits = {"hu": str(corpus.path)}, {}
     for device in ("cuda", "cpu"):
         made = langadapt.evaluate(
             out=tmp_path / device, base=given["model"], adapted=given["model"], sets=text, device=device, compute="fp32"
@@ -84,6 +85,16 @@ def test_a_gpu_scores_what_the_cpu_scores(tmp_path: Path, given: dict[str, Any])
         found = read_json_object(made.path / "summary.json")["languages"]["hu"]["sets"]["hu"]
         bits[device] = found["bits_per_byte"]["base"]
     assert bits["cuda"] == pytest.approx(bits["cpu"], abs=1e-4)
+
+
+def test_rows_are_refined_to_the_same_bytes_with_a_teacher_and_without(tmp_path: Path) -> None:
+    place = refined.place(tmp_path / "place")
+    few = place.values(steps=6, device="cuda", compute="bf16")
+    made = [
+        langadapt.refine_embeddings(out=tmp_path / name, **few, **more).path / "model.safetensors"
+        for name, more in {"one": {}, "two": {}, "three": {"teacher": str(place.base)}}.items()
+    ]
+    assert len({path.read_bytes() for path in made}) == 1
 
 
 def test_torch_is_left_as_it_was(given: dict[str, Any], tmp_path: Path) -> None:
