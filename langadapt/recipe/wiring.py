@@ -119,6 +119,7 @@ class Builder:
         shaped: dict[str, Wiring] = {"one": source, "many": (source,), "map": {"?": source}}
         wiring[item.name] = shaped[item.shape]
         self.sound = self.sound and self.lenient
+        self.whole = self.whole and item.shape != "map"  # its keys are unknown too
 
     def named(self, template: Mapping[str, Any], item: InputField, typed: bool) -> dict[str, Source]:
         """A map of inputs; a key that names an axis stands for one entry a value of it."""
@@ -126,9 +127,11 @@ class Builder:
         for key, inner in template.items():
             for here in self.variables.spread(key):
                 text = here.fill(inner, self.place(item.name))
-                if not isinstance(text, Unset):
-                    for source in self.one(text, item, here, typed):
-                        found[here.fill_key(key)] = source
+                if isinstance(text, Unset):
+                    self.whole = False
+                    continue
+                for source in self.one(text, item, here, typed):
+                    found[here.fill_key(key)] = source
         return found
 
     def one(self, text: str, item: InputField, here: Variables, typed: bool) -> Iterator[Source]:

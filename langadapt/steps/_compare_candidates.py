@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from langadapt.core.config import Options
 from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Inputs
 from langadapt.core.registry import Method, load_method, method_names
@@ -39,23 +40,33 @@ class LeftOut:
         return f"`{self.name}` is left out: {self.why}" + (f"; {self.hint}" if self.hint else "")
 
 
+def wanted_methods(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Method, Options]]:
+    """The methods that are named, all if none is, each with its options.
+
+    ConfigError: an unknown method, an option that it does not have, or options of one that is not compared.
+    """
+    wanted = list(dict.fromkeys(names)) or method_names("embed")
+    stray = [name for name in options if name not in wanted]
+    if stray:
+        raise ConfigError(
+            f"`method_options` has options of `{stray[0]}`, which is not compared", where="method_options"
+        )
+    methods = {name: load_method("embed", name) for name in wanted}
+    return {name: (method, validate(method.options, options.get(name, {}), what=f"options of `{name}`"))
+            for name, method in methods.items()}  # fmt: skip
+
+
 def candidates(
     names: Sequence[str], options: Mapping[str, Mapping[str, Any]], given: Inputs
 ) -> tuple[list[Candidate], list[LeftOut]]:
     """Methods in the order given (all of them by name if none is), and those whose needs are not met.
 
-    ConfigError: an unknown method, options of one that is not compared, or no method left.
+    ConfigError: as of `wanted_methods`, or no method left.
     """
     from langadapt.embed.inputs import check_needs
 
-    wanted = list(dict.fromkeys(names)) or method_names("embed")
-    stray = [name for name in options if name not in wanted]
-    if stray:
-        raise ConfigError(f"`method_options` has options of `{stray[0]}`, which is not compared")
     found, left = [], []
-    for name in wanted:
-        method = load_method("embed", name)
-        own = validate(method.options, options.get(name, {}), what=f"options of `{name}`")
+    for name, (method, own) in wanted_methods(names, options).items():
         try:
             check_needs(name, method.facts.needs, given)
         except ConfigError as error:

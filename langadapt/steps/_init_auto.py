@@ -23,13 +23,8 @@ AUTO = "auto"
 MANNER = Manner()
 
 
-def auto_candidates(given: Inputs, own: dict[str, Any], head_method: str | None) -> Able:
-    """All methods that can run; `own` are the options of the method that was named.
-
-    ConfigError: no text, or settings that belong to one method; DataError: a model that is not causal.
-    """
-    from langadapt.model.kinds import require_causal
-
+def check_auto(own: dict[str, Any], head_method: str | None) -> None:
+    """ConfigError for settings that belong to one method; `own` are the options of the method that was named."""
     for name, value in (("method_options", own), ("head_method", head_method)):
         if value:
             raise ConfigError(
@@ -37,6 +32,12 @@ def auto_candidates(given: Inputs, own: dict[str, Any], head_method: str | None)
                 where=name,
                 hint="compare first: langadapt compare-embeddings MODEL TOKENIZER --corpus CORPUS --out DIR",
             )
+
+
+def auto_candidates(given: Inputs) -> Able:
+    """All methods that can run. ConfigError: no text; DataError: a model that is not causal."""
+    from langadapt.model.kinds import require_causal
+
     text_inputs(given)
     model = given["model"]
     if isinstance(model, Input) and model.exists:

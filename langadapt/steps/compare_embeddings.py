@@ -13,7 +13,7 @@ from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Bytes
-from langadapt.steps._compare_candidates import candidates
+from langadapt.steps._compare_candidates import candidates, wanted_methods
 from langadapt.steps._compare_text import Manner, text_inputs
 from langadapt.steps._init_config import InitConfig
 
@@ -54,6 +54,12 @@ class Config(InitConfig):
 
     bootstrap_samples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     """Replicates of the paired bootstrap."""
+
+
+def check(config: Config) -> None:
+    """ConfigError for methods and options that there are not."""
+    if config.methods or config.method_options:
+        wanted_methods(config.methods, config.method_options)
 
 
 def run(config: Config, out: Output) -> Artifact:

@@ -64,6 +64,17 @@ class Config(StepConfig):
     """Replicates of the paired bootstrap."""
 
 
+def check(config: Config) -> None:
+    """ConfigError without held-out text, or for names and sizes of it that cannot be."""
+    if not config.sets:
+        raise ConfigError("`evaluate` needs held-out text", hint="name it: --set hu=FOLDER")
+    for name in config.sets:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"`{name}` cannot name a set: use letters, digits, `-` and `_`")
+    if min(config.set_bytes, config.segment_bytes) < 50 or config.context_bytes < 0:
+        raise ConfigError("`set_bytes` and `segment_bytes` must be at least 50, `context_bytes` at least 0")
+
+
 def run(config: Config, out: Output) -> Artifact:
     """Score one model after the other, each set once, then compare."""
     from langadapt.model.compute import choose_device, repeatable
@@ -83,7 +94,6 @@ def _run(config: Config, out: Output, device: "torch.device") -> Artifact:
     from langadapt.steps._evaluate_tokenizers import tokenizer_figures
     from langadapt.steps._icl import compared as icl_compared
 
-    _check(config)
     _check_kinds(out.inputs)
     chosen = {name: _choose(config, name, source) for name, source in out.inputs["sets"].items()}
     langs = {name: _lang(name, source) for name, source in out.inputs["sets"].items()}
@@ -163,16 +173,6 @@ def _compare(
     write_json_lines(out.folder / "segments.jsonl", segments)
     write_json_lines(out.folder / "scores.jsonl", [*lines, *more])
     return languages
-
-
-def _check(config: Config) -> None:
-    if not config.sets:
-        raise ConfigError("`evaluate` needs held-out text", hint="name it: --set hu=FOLDER")
-    for name in config.sets:
-        if not _NAME.fullmatch(name):
-            raise ConfigError(f"`{name}` cannot name a set: use letters, digits, `-` and `_`")
-    if min(config.set_bytes, config.segment_bytes) < 50 or config.context_bytes < 0:
-        raise ConfigError("`set_bytes` and `segment_bytes` must be at least 50, `context_bytes` at least 0")
 
 
 def _check_kinds(inputs: Inputs) -> None:
@@ -293,7 +293,6 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     from langadapt.model.compute import busy_with, choose_device, matrix_rate, resolve_compute
     from langadapt.steps._icl import question_tokens
 
-    _check(config)
     _check_kinds(inputs)
     device = choose_device(config.device)
     compute = resolve_compute(config.compute, device)

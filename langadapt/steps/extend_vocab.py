@@ -24,6 +24,11 @@ SCHEMA = 2
 _ENOUGH = 0.995
 
 
+def check(config: Config) -> None:
+    """ConfigError for a size that does not go with the mode."""
+    most(config)
+
+
 def run(config: Config, out: Output) -> Artifact:
     """Learn, write, and check the extended tokenizer."""
     from langadapt.model.load import load_tokenizer

@@ -14,7 +14,7 @@ from langadapt.core.registry import Method, load_method
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes
 from langadapt.core.validate import validate
-from langadapt.steps._init_auto import AUTO, auto_candidates, compare_all, with_auto
+from langadapt.steps._init_auto import AUTO, auto_candidates, check_auto, compare_all, with_auto
 from langadapt.steps._init_config import InitConfig, helper_is_learned, helper_needs_text
 
 KIND = "model"
@@ -61,7 +61,7 @@ def run(config: Config, out: Output) -> Artifact:
 
     given, tokenizer = one(out.inputs, "model"), one(out.inputs, "tokenizer")
     _undone_rows(config, given)
-    able = auto_candidates(out.inputs, config.method_options, config.head_method) if config.method == AUTO else None
+    able = auto_candidates(out.inputs) if config.method == AUTO else None
     methods = {} if able else _methods(config, out.inputs)
     here = setting(config, out, undo=config.undo)
     tables, tokens = here.tables, here.tokens
@@ -152,9 +152,13 @@ def _methods(config: Config, given: Inputs) -> dict[str, tuple[Method, Any]]:
 
 
 def check(config: Config) -> None:
-    """ConfigError for options that the method does not have, and if a method needs what was not given."""
+    """ConfigError for options that the method does not have, or has no use for, and if it needs what was not given."""
     from langadapt.embed.inputs import check_needs
 
+    if config.undo:
+        _check_undo(config)
+    elif config.method == AUTO:
+        check_auto(config.method_options, config.head_method)
     given = {item.name: getattr(config, item.name) for item in input_fields(Config)}
     if given["helper"] == "train":
         helper_needs_text(given["corpus"])
@@ -167,26 +171,26 @@ def check(config: Config) -> None:
 
 
 def _undone_rows(config: Config, given: Input) -> int | None:
-    """Rows of the base's table if an undo is asked for.
-
-    ConfigError for settings that it has no use for, and for a model that does not say what it was made from.
-    """
+    """Rows of the base's table if an undo is asked for. ConfigError: the model does not say what it was made from."""
     from langadapt.steps._init_undo import old_rows_of
 
     if not config.undo:
         return None
+    return old_rows_of(given)
+
+
+def _check_undo(config: Config) -> None:
     idle = [name for name in ("head_method", "pad_to_multiple_of", "method_options") if getattr(config, name)]
     idle += ["method"] if config.method == AUTO else []
     idle += ["overlap"] if config.overlap != "bytes" else []
     if idle:
         raise ConfigError(f"`{idle[0]}` has no use: an undo makes no rows", where="undo", hint="leave it out")
-    return old_rows_of(given)
 
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Size of the new model from the headers of the base and the number of new tokens; `auto` costs a comparison."""
     if config.method == AUTO:
-        able = auto_candidates(inputs, config.method_options, config.head_method)
+        able = auto_candidates(inputs)
         return with_auto(_writing(config, inputs, {}), able, inputs)
     return _writing(config, inputs, _methods(config, inputs))
 

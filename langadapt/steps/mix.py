@@ -35,13 +35,32 @@ PROBE_SEGMENT_BYTES = 400
 MAX_PROBES = 4
 
 
+def check(config: Config) -> None:
+    """ConfigError for names, shares and a course of replay that cannot be."""
+    from langadapt.mixture.plan import NAME
+
+    for name in [*config.corpora, *config.probes]:
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"`{name}` cannot name a corpus: use letters, digits, `-` and `_`")
+    both = sorted(config.corpora.keys() & config.probes.keys())
+    if both:
+        raise ConfigError(f"`{both[0]}` is both trained on and a probe", hint="give the probe another name")
+    if config.block_tokens < 16:
+        raise ConfigError(f"`block_tokens` is {config.block_tokens}; at least 16 tokens make a block")
+    check_shares(config.corpora, config.replay)
+    _curriculum(config)
+    if isinstance(config.max_bytes, dict):
+        for name in config.max_bytes:
+            if name not in config.corpora:
+                raise ConfigError(f"`max_bytes` names `{name}`, which is not among the corpora")
+
+
 def run(config: Config, out: Output) -> Artifact:
     """Select, tokenise and pack every corpus, then write the plan and the probes."""
     from langadapt.corpus.store import documents
     from langadapt.model.facts import model_facts
     from langadapt.model.load import load_tokenizer
 
-    _check(config)
     model: Path = out.inputs["model"].path
     _check_model(config, model)
     for sentence in _same_text(config, out.inputs["corpora"]):
@@ -97,25 +116,6 @@ def run(config: Config, out: Output) -> Artifact:
         shares = f"{entry['share_bytes']:.1%} of the bytes, {entry['share_tokens']:.1%} of the tokens"
         out.progress.note(f"{name} ({entry['role']}): {shares}, {entry['bytes_per_token']:.2f} bytes a token")
     return out.commit(facts)
-
-
-def _check(config: Config) -> None:
-    from langadapt.mixture.plan import NAME
-
-    for name in [*config.corpora, *config.probes]:
-        if not NAME.fullmatch(name):
-            raise ConfigError(f"`{name}` cannot name a corpus: use letters, digits, `-` and `_`")
-    both = sorted(config.corpora.keys() & config.probes.keys())
-    if both:
-        raise ConfigError(f"`{both[0]}` is both trained on and a probe", hint="give the probe another name")
-    if config.block_tokens < 16:
-        raise ConfigError(f"`block_tokens` is {config.block_tokens}; at least 16 tokens make a block")
-    check_shares(config.corpora, config.replay)
-    _curriculum(config)
-    if isinstance(config.max_bytes, dict):
-        for name in config.max_bytes:
-            if name not in config.corpora:
-                raise ConfigError(f"`max_bytes` names `{name}`, which is not among the corpora")
 
 
 def _curriculum(config: Config) -> Curriculum | None:
@@ -275,7 +275,6 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     """Tokens from a sample where model and corpora exist, else from facts; shares and blocks by the rules of `run`."""
     from langadapt.mixture import price
 
-    _check(config)
     model, corpora = inputs["model"], inputs["corpora"]
     if not isinstance(model, Input) or not isinstance(corpora, dict):
         raise ConfigError("`mix` needs a model and corpora")

@@ -406,7 +406,7 @@ def test_auto_is_priced_and_refuses_settings_of_one_method(work: Path) -> None:
     def price(**changes: Any) -> Any:
         values = {"model": str(work / "tied"), "tokenizer": str(work / "longer"), "corpus": str(work / "corpus-hu")}
         config = validate(step.config, values | changes)
-        return step.estimate(config, resolve_inputs(config))
+        return step.estimate(config, verb.resolved(step, config))
 
     named, auto = price(method="focus"), price(method="auto")
     assert auto.seconds > named.seconds + 15
@@ -417,7 +417,7 @@ def test_auto_is_priced_and_refuses_settings_of_one_method(work: Path) -> None:
         config = validate(
             step.config, {"model": str(work / "tied"), "tokenizer": str(work / "longer"), "method": "auto"}
         )
-        step.estimate(config, resolve_inputs(config))
+        step.estimate(config, verb.resolved(step, config))
 
 
 def test_the_dry_run_reads_the_size_of_the_text(work: Path) -> None:

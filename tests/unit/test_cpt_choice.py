@@ -15,8 +15,6 @@ from langadapt.core.errors import ConfigError, DataError, Interrupted
 from langadapt.core.types import Movable, Slice
 from langadapt.core.validate import validate
 from langadapt.core.verb import load, price, resolved
-from langadapt.recipe.document import Setting
-from langadapt.recipe.graph import build
 from langadapt.select import ssu
 from langadapt.select.measure import Meter
 from langadapt.select.selection import read_selection
@@ -193,32 +191,6 @@ def _stats(given: Given) -> dict[str, Any]:
 def test_what_cannot_go_together_is_said_first(given: Given, tmp_path: Path, wishes: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         given.train(tmp_path / "out", **wishes)
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ("use: cpt, strategy: activation_gap", "unknown strategy `activation_gap`"),
-        ("use: cpt, strategy: ssu, strategy_options: {ration: 1}", "unknown key `ration`"),
-        ("use: cpt, stages: [{share: 0.5, strategy: embedings}, {}]", "`embedings`"),
-        ("use: cpt, stages: [{share: 0.5}, {share: 0.2}]", "should add up to 1"),
-        ("use: cpt, lr_probe: true, stages: [{share: 0.5}, {}]", "not with `stages`"),
-        ("use: cpt, strategy: lora, moments: 8bit", "an adapter is small"),
-        ("use: cpt, max_icl_loss: 0.5", "limits what the probe finds"),
-        ("use: select, method: layers, method_options: {layer: 3}", "unknown key `layer`"),
-        ("use: select, method: lora", "no choice among them"),
-    ],
-)
-def test_a_recipe_is_refused_before_its_first_step(given: Given, tmp_path: Path, fields: str, words: str) -> None:
-    verb, _, rest = fields.partition(", ")
-    settings = (Setting("model", str(given.model)), Setting("data", str(given.data)))
-    data = "" if "select" in verb else "data: '${data}', "
-    (tmp_path / "r.yaml").write_text(
-        f"vars: {{model: null, data: null}}\nsteps:\n  a: {{{verb}, model: '${{model}}', {data}{rest}}}\n"
-    )
-    with pytest.raises(ConfigError, match=words) as caught:
-        build(tmp_path / "r.yaml", settings)
-    assert "step `a`" in caught.value.message and str(caught.value.where).endswith("r.yaml:3")
 
 
 def test_what_was_made_for_another_model_is_refused(given: Given, tmp_path: Path) -> None:
