@@ -15,7 +15,7 @@ import torch
 from langadapt.core.errors import DataError, LangadaptError
 from langadapt.model.anatomy import Anatomy, Matrix, Neurons, Norm
 from langadapt.select.statistics import HALVES, LanguageStatistics
-from langadapt.select.wiring import Wiring, look
+from langadapt.select.wiring import Wiring, look, not_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -112,10 +112,7 @@ class Meter:
         for (kind, key), total in self._totals.items():
             values = total.cpu().numpy()
             if not np.isfinite(values).all():
-                raise DataError(
-                    f"activations of this model are not finite numbers (`{kind}` of {key})",
-                    hint="give `--compute fp32`; if it is so already, the model's weights are damaged: copy them again",
-                )
+                raise not_finite(f"`{kind}` of {key}")
             kinds[kind][key] = values.astype(np.int64) if kind == "positive" else values
         return LanguageStatistics(lang, self._tokens.copy(), **kinds)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from langadapt.core.errors import DataError
 from langadapt.model.anatomy import Anatomy, Matrix, Neurons, Norm
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def look(model: "PreTrainedModel", parts: Anatomy, ids: Sequence[int]) -> Wiring
     """Run a few tokens through the model's body and look at what its linear layers read and write.
 
     A matrix or norm that is not met once for every token (experts, convolutions) is left out: it has no statistics.
+    DataError: what neurons compute is no number.
     """
     few = torch.tensor([(list(ids) * TOKENS)[:TOKENS]], device=model.device)
     read: dict[str, torch.Tensor] = {}
@@ -119,6 +121,8 @@ def _is_neuron(one: Neurons, act: Act, read: dict[str, torch.Tensor], wrote: dic
     if one.down.weight not in read or any(name not in wrote for name in names):
         return False
     found = read[one.down.weight].reshape(-1, one.width)
+    if not bool(found.isfinite().all()):
+        raise not_finite(f"what `{one.down.weight}` reads")
     expected = act(_part(wrote[one.gate.weight], one.gate_offset, one.width))
     if one.up is not None:
         expected = expected * _part(wrote[one.up.weight], one.up_offset, one.width)
@@ -126,6 +130,14 @@ def _is_neuron(one: Neurons, act: Act, read: dict[str, torch.Tensor], wrote: dic
         return False
     apart = float((found.float() - expected.float()).abs().max())
     return apart <= _CLOSE.get(found.dtype, 1e-4) * max(float(found.float().abs().max()), 1e-6)
+
+
+def not_finite(what: str) -> DataError:
+    """The error for a model that computes what is no number."""
+    return DataError(
+        f"activations of this model are not finite numbers ({what})",
+        hint="give `--compute fp32`; if it is so already, the model's weights are damaged: copy them again",
+    )
 
 
 def _part(values: torch.Tensor, offset: int, width: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from langadapt.core.errors import ConfigError
+from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.io import write_durably
 from langadapt.core.progress import Progress
 from langadapt.core.types import Movable, Slice
@@ -142,8 +142,8 @@ def make_trainable(
     """Put slices and adapter in, where there are any; `folder` holds the model's files (None: one without values).
 
     Computing in bf16, frozen matrices are kept as the files store them. ConfigError: nothing moves, or an adapter that
-    cannot be used. DataError: something would move that the files have no tensor for, which would be found only when it
-    is written; or a slice of what the model does not have.
+    cannot be used. DataError: something would move that the files have no tensor for, or that is not finite, which
+    would be found only when it is written; or a slice of what the model does not have.
     """
     slices = {name: part for name, part in movable.slices.items() if len(part.ids)}
     if twice := sorted(movable.names & slices.keys()):
@@ -151,7 +151,7 @@ def make_trainable(
     movable = replace(movable, slices=slices)
     if not movable.names and not slices and movable.adapter is None:
         raise ConfigError("nothing of the model may move, so there is nothing to train")
-    _check_stored(folder, movable.names | slices.keys())
+    _check_written(model, folder, movable.names | slices.keys())
     if movable.adapter is None:
         if folder is not None and compute == "bf16":
             _narrow(model, movable.names, folder)
@@ -166,7 +166,7 @@ def make_trainable(
     adapter = replace(adapter, names=adapter.names | held)
     bases = {f"{name}.{part}" for name, layer in adapter.layers.items()
              for part, _ in layer.get_base_layer().named_parameters()}  # fmt: skip
-    _check_stored(folder, bases)
+    _check_written(model, folder, bases)
     if folder is not None and compute == "bf16" and adapter.kind in _READS_NARROW:
         _narrow(model, adapter.names, folder)
     return Trainable(
@@ -195,11 +195,20 @@ def _put(weights: Weights, stored: str, part: Slice, values: "Callable[[], torch
     return put_places(weights.read(stored), part, values)
 
 
-def _check_stored(folder: Path | None, names: Collection[str]) -> None:
-    if folder is not None:
-        weights = open_weights(folder)
-        for name in sorted(names):
-            stored_as(weights, name.replace(".base_layer.", "."))
+def _check_written(model: Any, folder: Path | None, names: Collection[str]) -> None:
+    """DataError for what could be trained and then not written: no tensor of the files, or one that is not finite.
+
+    Of a part too: the tensor is written as a whole. A row that no text reads may be so, and nobody would see it before.
+    """
+    if folder is None:
+        return
+    import torch
+
+    weights, own = open_weights(folder), dict(model.named_parameters(remove_duplicate=False))
+    for name in sorted(names):
+        stored = stored_as(weights, name.replace(".base_layer.", "."))
+        if name in own and not bool(own[name].detach().sum(dtype=torch.float64).isfinite()):
+            raise DataError(f"`{folder}`: `{stored}` holds NaN or infinity", hint="copy the model again")
 
 
 # Adapters that use the frozen matrix through its layer only; others multiply it by their own fp32 matrices.

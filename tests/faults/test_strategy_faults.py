@@ -234,9 +234,38 @@ def test_weights_that_are_no_numbers(tmp_path: Path, where: str) -> None:
         langadapt.select(model, method="magnitude", out=tmp_path / "out")
     with pytest.raises(DataError, match="are not finite numbers"):
         langadapt.calibrate(model, text, tokens=400, window_tokens=32, compute="fp32", out=tmp_path / "out")
+    with pytest.raises(DataError, match=r"are not finite numbers \((what|`taylor` of)"):
+        langadapt.calibrate(
+            model, text, tokens=400, window_tokens=32, compute="fp32", taylor=True, out=tmp_path / "out"
+        )
+    run = {"steps": 2, "batch_tokens": 64, "out": tmp_path / "out"}
+    with pytest.raises(DataError, match=f"`{where}` holds NaN or infinity"):
+        langadapt.cpt(model, data, strategy="random", **run)
     with pytest.raises(DataError, match="computes NaN or infinity"):
-        langadapt.cpt(model, data, steps=2, batch_tokens=64, strategy="random", out=tmp_path / "out")
+        langadapt.cpt(model, data, strategy="embeddings", **run)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_row_that_no_text_reads_and_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing shows it: it would be trained, and refused when it is written. Under a shield it stays as it is."""
+    model = tiny_model(tmp_path / "model", tied=False, padded_rows=8)
+    text = str(tiny_corpus(tmp_path / "text", "hu", 30))
+    data = langadapt.mix(
+        out=tmp_path / "data", model=model, corpora={"hu": text}, block_tokens=32, document_separator="<s>"
+    )
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.embed_tokens.weight"][-1, 3] = float("nan")
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    run: dict[str, Any] = {"steps": 2, "batch_tokens": 64, "compute": "fp32"}
+    with monkeypatch.context() as patch:
+        patch.setattr("langadapt.train.session.fit", None)  # whoever trains first is found out
+        for strategy in ("full", "embeddings", "random"):
+            with pytest.raises(DataError, match=r"`model\.embed_tokens\.weight` holds NaN or infinity"):
+                langadapt.cpt(model, data, strategy=strategy, out=tmp_path / "out", **run)
+    options = {"layers": "-1:", "tables": "freeze"}
+    made = langadapt.cpt(model, data, strategy="layers", strategy_options=options, out=tmp_path / "out", **run)
+    drifts = verify_shield(str(model), str(made.path)).drifts
+    assert drifts["model.embed_tokens.weight"].moved == 0 and sum(drift.moved for drift in drifts.values()) > 100
 
 
 def test_a_model_that_was_changed_after_it_was_measured(place: Path, tmp_path: Path) -> None:

@@ -233,13 +233,17 @@ def test_activation_functions_that_counts_are_refused_for() -> None:
 
 
 def test_values_that_are_not_numbers_are_an_error() -> None:
+    """At once where the model is damaged; at the end where it computes them of some text."""
     model, parts = made("llama")
+    meter = Meter(model, parts)
+    meter.add(some_windows(2))
     with torch.no_grad():
         model.get_parameter(parts.neurons[0].gate.weight)[0] = float("inf")
-    meter = Meter(model, parts)
     meter.add(some_windows(2))
     with pytest.raises(DataError, match="not finite"):
         meter.found("hu")
+    with pytest.raises(DataError, match="not finite"):
+        Meter(model, parts).add(some_windows(2))
 
 
 def words(texts: list[str]) -> list[list[int]]:
