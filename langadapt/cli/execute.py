@@ -1,6 +1,5 @@
 """Carrying out a verb from the command line: for real, as a dry run, or in a workspace."""
 
-import os
 import sys
 import tempfile
 import time
@@ -14,7 +13,7 @@ from langadapt.cli.listener import listening
 from langadapt.cli.output import screen
 from langadapt.core import interrupt
 from langadapt.core import verb as verbs
-from langadapt.core.artifact import Artifact, Identity, is_artifact, named, open_artifact, output_state
+from langadapt.core.artifact import Artifact, Identity, is_artifact, may_write, named, open_artifact, output_state
 from langadapt.core.config import StepConfig, input_fields
 from langadapt.core.errors import ConfigError, DataError, LangadaptError, OutputError, ResourceError
 from langadapt.core.io import free_disk_bytes
@@ -153,7 +152,9 @@ def _expected_state(place: Path, identity: Identity, overwrite: bool) -> str:
         parent = parent.parent
     if not parent.is_dir():
         raise OutputError(f"cannot create `{place.parent}`: `{parent}` is not a folder")
-    if not os.access(parent, os.W_OK):
+    if not may_write(parent):
+        if output_state(place, identity) == "up to date":
+            return "up to date"
         raise OutputError(f"cannot write into `{parent}`: permission denied")
     refuse_if_held(place.parent / f"{place.name}.lock")
     if overwrite and (not place.exists() or is_artifact(place)):

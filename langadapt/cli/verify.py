@@ -69,6 +69,9 @@ def verify(
         raise ConfigError(f"`verify {action}` takes no --text")
     if selection is not None and action != "shield":
         raise ConfigError(f"`verify {action}` takes no --selection")
+    if not all(given.strip() for given in (*places, *(text or ()), *([] if selection is None else [selection]))):
+        # `Path("")` is the current folder: never what `"$UNSET"` means
+        raise DataError("a path is empty", hint="is a variable of the shell not set?")
     if action == "artifact":
         _artifact(Path(places[0]))
     elif action == "shield":

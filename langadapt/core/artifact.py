@@ -5,6 +5,7 @@ its manifest last, and renamed in once. Nothing in the manifest holds a time, a 
 runs give identical bytes.
 """
 
+import os
 import re
 import secrets
 import shutil
@@ -96,9 +97,9 @@ def open_artifact(path: Path, *kinds: str) -> Artifact:
     if not (path / MANIFEST).is_file():
         if partial_folder(path).is_dir():
             raise DataError(f"`{path}` is not finished", hint="run the command that makes it again, it will go on")
-        raise DataError(
-            f"`{path}` " + (f"is not an artifact: it has no {MANIFEST}" if path.exists() else "does not exist")
-        )
+        if not path.exists():
+            raise DataError(f"`{path}` does not exist")
+        raise DataError(f"`{path}` is not an artifact: it has no {MANIFEST}", hint=its_folder(path))
     manifest = read_manifest(path / MANIFEST)
     if kinds and manifest["kind"] not in kinds:
         raise DataError(f"`{path}` is a {manifest['kind']} artifact; expected {' or '.join(kinds)}")
@@ -110,6 +111,11 @@ def open_artifact(path: Path, *kinds: str) -> Artifact:
 def is_artifact(path: Path) -> bool:
     """Does the folder have a manifest?"""
     return (path / MANIFEST).is_file()
+
+
+def its_folder(path: Path) -> str | None:
+    """The hint for a file of an artifact that was given in its place."""
+    return f"give its folder: `{path.parent}`" if path.is_file() and is_artifact(path.parent) else None
 
 
 def named(place: Path) -> Path:
@@ -303,6 +309,9 @@ def writing(
     On any error the temporary folder is removed and what was in `place` is untouched; `<place>.partial` stays.
     """
     _make_parent(place)
+    if not may_write(place.parent) and output_state(place, identity) == "up to date":
+        yield "up to date", open_artifact(place)  # no lock can be made here, and nothing has to be written
+        return
     with Lock(place.parent / f"{place.name}.lock", wait=wait, on_wait=progress.note):
         stage("locked")
         for stale in place.parent.glob(f"{_glob_escape(place.name)}.tmp-*"):
@@ -351,11 +360,17 @@ def _disk_error(error: OSError, place: Path) -> Exception:
     return error
 
 
+def may_write(folder: Path) -> bool:
+    """Can files be made in it, as far as its mode and its disk tell?"""
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def _make_parent(place: Path) -> None:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot create `{place.parent}`: {error.strerror}") from error
+        said = (error.strerror or str(error)).lower()
+        raise OutputError(f"cannot create `{place.parent}`: {said}", hint="give another `--out`") from error
 
 
 def _move_aside(place: Path, fingerprint: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langadapt.core.artifact import Artifact, is_artifact, open_artifact, partial_folder
+from langadapt.core.artifact import Artifact, is_artifact, its_folder, open_artifact, partial_folder
 from langadapt.core.config import InputField, StepConfig, input_fields
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.io import canonical_json, is_text, sha256_file, sha256_text
@@ -82,7 +82,9 @@ def resolve_input(given: str, field: InputField) -> Input:
     if not field.reads.plain:
         expected = " or ".join(field.reads.kinds)
         raise DataError(
-            f"`{given}` is not an artifact of langadapt; expected a {expected}", where=f"input `{field.name}`"
+            f"`{given}` is not an artifact of langadapt; expected a {expected}",
+            where=f"input `{field.name}`",
+            hint=its_folder(path),
         )
     return Input(given, path, None, digest_of(path), {})
 

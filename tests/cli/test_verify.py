@@ -261,6 +261,8 @@ def test_a_trained_model_is_not_held_to_its_rows(call: Run, made: Path, tmp_path
         (3, "is not an artifact", ("artifact", "empty")),
         (3, "does not exist", ("vocab", "./none", "empty")),
         (3, "is empty", ("vocab", "", "empty")),
+        (3, "is empty", ("artifact", "")),
+        (3, "is empty", ("shield", "empty", "empty", "--selection", " ")),
         (3, "has no tokenizer.json", ("vocab", "empty", "empty")),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import langadapt
+from langadapt.core.errors import DataError
 from langadapt.core.types import Slice
 from langadapt.select.selection import RECORD, Selection, read_selection, write_selection
 from tests.cli.conftest import Run
@@ -103,6 +104,10 @@ def test_what_is_refused(call: Run, tiny: Path, chosen: Path, tmp_path: Path) ->
     assert call("verify", "shield", str(tiny), "tuned", "--selection", "broken").code == 3
     done = call("verify", "shield", str(tiny), "tuned", "--selection", "missing")
     assert done.code == 3 and "`missing` does not exist" in done.err
+    done = call("verify", "shield", str(tiny), "tuned", "--selection", f"broken/{RECORD}")
+    assert done.code == 3 and "give its folder: `broken`" in done.err
+    with pytest.raises(DataError, match="give its folder: `broken`"):
+        langadapt.select(tiny, union=(f"broken/{RECORD}",), out="out")
     for words, arguments in (
         ("takes BASE TUNED, not 1", ("shield", "tuned")),
         ("takes no --text", ("shield", "tuned", "tuned", "--text", "a.txt")),

@@ -15,7 +15,7 @@ import pytest
 
 from langadapt.core import artifact as artifacts
 from langadapt.core import interrupt
-from langadapt.core.artifact import MANIFEST, Identity, open_artifact, partial_folder, writing
+from langadapt.core.artifact import MANIFEST, Artifact, Identity, Output, open_artifact, partial_folder, writing
 from langadapt.core.errors import DataError, Interrupted, LangadaptError, OutputError, ResourceError
 from langadapt.core.progress import Event, Progress
 from tests.fixtures.built import Step, build, tree
@@ -166,7 +166,10 @@ def test_a_folder_that_may_not_be_written_is_refused_before_any_work(tmp_path: P
         pytest.skip("only root can become somebody else")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o755)
-    who = Identity("report", "report", 1, {}, {})
+    who, done = Identity("report", "report", 1, {}, {}), Identity("report", "report", 1, {"seed": 2}, {})
+    with writing(closed / "done", done, inputs={}, progress=Progress()) as (_, out):
+        assert isinstance(out, Output)
+        made = out.commit({})
     # The folders above are root's alone: somebody else gets there by a descriptor that is open already
     before = Path.cwd()
     os.chdir(closed)
@@ -177,10 +180,18 @@ def test_a_folder_that_may_not_be_written_is_refused_before_any_work(tmp_path: P
             writing(Path("out"), who, inputs={}, progress=Progress()),
         ):
             pytest.fail("the work began")
+        # what is finished there is finished
+        with writing(Path("done"), done, inputs={}, progress=Progress()) as (state, there):
+            assert state == "up to date" and isinstance(there, Artifact) and there.digest == made.digest
+        with (
+            pytest.raises(OutputError, match="made by `report` with other settings"),
+            writing(Path("done"), who, inputs={}, progress=Progress()),
+        ):
+            pytest.fail("the work began")
     finally:
         os.seteuid(0)
         os.chdir(before)
-    assert not list(closed.iterdir())
+    assert [path.name for path in closed.iterdir()] == ["done"]
 
 
 @pytest.mark.parametrize("verb", ["cpt", "evaluate"])
