@@ -1,4 +1,4 @@
-"""Train half of the matrices whole, drawn anew by the seed (Half Fine-Tuning); the other half stays."""
+"""Train half of the matrices whole, drawn by the seed (Half Fine-Tuning); the other half stays."""
 
 from langadapt.core.config import Options as OptionsBase
 from langadapt.core.registry import method
