@@ -127,6 +127,7 @@ class Estimate:
     `facts` predicts the facts of the artifact that the step will write, for the estimates of later steps.
     `rows` are (name, value) pairs for people, in the order they should be shown. `timed`: the time comes from something
     that was timed on this machine just now, and `rows` say so if it was busy; else it is that of a quiet machine.
+    `passing_bytes`: so much of `disk_bytes` is free again when the step has ended (checkpoints).
     """
 
     seconds: float | None = None
@@ -136,6 +137,7 @@ class Estimate:
     rows: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
     timed: bool = False
+    passing_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

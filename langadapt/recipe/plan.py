@@ -24,12 +24,17 @@ class Plan:
 
     @property
     def total(self) -> Estimate:
-        """Price of the steps that would run: times and disk add up, memory is that of the largest step."""
+        """Price of the steps that would run: times and what stays on the disk add up, memory is the largest step's.
+
+        What a step needs of the disk only while it runs is that of the step with the most.
+        """
         priced = [look.estimate for look in self.looks if look.estimate is not None]
         seconds = [item.seconds for item in priced if item.seconds is not None]
         memory = [item.memory_bytes for item in priced if item.memory_bytes is not None]
         disk = [item.disk_bytes for item in priced if item.disk_bytes is not None]
-        return Estimate(sum(seconds) if seconds else None, max(memory, default=None), sum(disk) if disk else None)
+        passing = [item.passing_bytes for item in priced]
+        whole = sum(disk) - sum(passing) + max(passing) if disk else None
+        return Estimate(sum(seconds) if seconds else None, max(memory, default=None), whole)
 
     def data(self) -> dict[str, Any]:
         """The plan as plain data."""

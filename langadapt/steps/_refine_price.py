@@ -64,12 +64,14 @@ def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input], search
     on_cpu = device.type == "cpu"
     held = _training_bytes(config, shape, learned, plan.micro_batch, compute, weights, on_cpu=on_cpu)
     memory = max(scoring_bytes, _PROGRAM_BYTES + held + teacher_bytes)
+    passing = (config.keep_checkpoints + 1) * 12 * moving
     predicted: dict[str, object] = {**model.facts, **facts, "refined": len(ids), "snippets": len(learned)}
     new, old = learned.tokens()
     return Estimate(
         seconds=seconds,
         memory_bytes=round(memory + 12 * moving),
-        disk_bytes=weights + (config.keep_checkpoints + 1) * 12 * moving + 30_000_000,
+        disk_bytes=weights + passing + 30_000_000,
+        passing_bytes=passing,
         facts=predicted,
         rows=(
             ("new tokens", f"{len(ids):,} of {len(given.new_ids):,} stand in the text"),

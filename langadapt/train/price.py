@@ -97,9 +97,11 @@ def price(
         probe_tokens=_probe_tokens(data) + asked_tokens,
     )
     # a stopped run writes one more than those that fall due; the oldest goes after the newest is complete
-    disk = min(wishes.keep_checkpoints + 1, times.checkpoints + 1) * checkpoint + weights
+    passing = min(wishes.keep_checkpoints + 1, times.checkpoints + 1) * checkpoint
+    disk = passing + weights
     if plan.kept_step is not None:
         disk += 2 * checkpoint  # the kept state, and its copy in the result
+        passing += checkpoint
     facts: dict[str, object] = {
         **model,
         "lang": lang,
@@ -132,6 +134,7 @@ def price(
         facts=facts,
         rows=rows,
         timed=True,
+        passing_bytes=passing,
     )
 
 

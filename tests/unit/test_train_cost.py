@@ -51,7 +51,9 @@ def test_a_run_is_priced_before_its_model_and_data_exist(quick: None) -> None:
     assert "hu 0.21 times" in shown["text read"]
     assert found.facts["steps"] == 95 and found.facts["rows"] == 53_152 and found.facts["lang"] == "hu"
     # one checkpoint falls due, one more is written if the run is stopped
-    assert found.disk_bytes == 2 * 12 * 136_819_008 + 4 * 136_819_008
+    assert found.disk_bytes == 2 * 12 * 136_819_008 + 4 * 136_819_008 and found.passing_bytes == 2 * 12 * 136_819_008
+    branch = price(steps=95, schedule="wsd", keep_branch=True)
+    assert branch.disk_bytes - branch.passing_bytes == (4 + 12) * 136_819_008  # the model, and the kept state
 
 
 def test_embeddings_only_is_cheaper(quick: None) -> None:
