@@ -20,6 +20,11 @@ _HEAD_WIDTH = 64
 # Bytes a second of writing, flushing and hashing a checkpoint or model, on a slow disk.
 _DISK_RATE = 200e6
 _START_SECONDS = 6.0
+# Numbers of the optimiser's step, and tokens of the head's, that are timed. A CPU takes as long for each whatever their
+# number. A GPU that is given little mostly waits to be asked: with the tokens that suffice for a CPU (64) a step of
+# 1.7B was priced at 21 s on an H200 and took 0.7 s. So a GPU is given a whole micro-batch.
+_NUMBERS = {"cpu": 4_000_000, "cuda": 32_000_000}
+_HEAD_TOKENS = 2048
 
 
 def checkpoint_bytes(trained: int, kept: Kept = USUAL) -> int:
@@ -56,9 +61,10 @@ def step_seconds(
     """Seconds of one optimiser step, from one layer, a piece of the head and a piece of the optimiser timed here."""
     tokens = work.micro_tokens
     layer = layer_seconds(shape, work, device=device, budget_seconds=budget_seconds * 0.5)
-    timed_head = min(tokens, max(32, round(6e10 / (6 * shape.rows * shape.hidden))))
+    timed_head = _few(tokens, 6e10 / (6 * shape.rows * shape.hidden), device, at_least=32)
+    timed_head = min(timed_head, _HEAD_TOKENS)
     head = _time(_head(shape, timed_head, work, device), device, budget_seconds * 0.35) / timed_head
-    timed_numbers = min(shape.trained, 4_000_000)
+    timed_numbers = min(shape.trained, _NUMBERS[device.type])
     move = _time(_move(timed_numbers, device), device, budget_seconds * 0.15) / timed_numbers
     # What is frozen needs no gradient of its own: two of three products remain, and of the third the part that moves
     # ... and activations that are computed again need a fourth
@@ -69,16 +75,21 @@ def step_seconds(
 
 def layer_seconds(shape: Shape, work: Work, *, device: torch.device, budget_seconds: float = 0.75) -> float:
     """Seconds that one layer takes for a token, forward and backward (three products a matrix), timed here."""
-    timed = min(work.micro_tokens, max(64, round(2e10 / (6 * shape.layer_width * shape.hidden))))
+    timed = _few(work.micro_tokens, 2e10 / (6 * shape.layer_width * shape.hidden), device)
     timed = max(1, timed // work.block_tokens) * min(work.block_tokens, timed)
     return _time(_layer(shape, timed, work, device), device, budget_seconds) / timed
 
 
 def forward_seconds(shape: Shape, work: Work, *, device: torch.device, budget_seconds: float = 0.75) -> float:
     """Seconds that one layer takes for a token without a backward pass, its weights in the dtype of `compute`."""
-    timed = min(work.micro_tokens, max(64, round(4e10 / (2 * shape.layer_width * shape.hidden))))
+    timed = _few(work.micro_tokens, 4e10 / (2 * shape.layer_width * shape.hidden), device)
     timed = max(1, timed // work.block_tokens) * min(work.block_tokens, timed)
     return _time(_layer(shape, timed, work, device, learns=False), device, budget_seconds) / timed
+
+
+def _few(tokens: int, enough: float, device: torch.device, *, at_least: int = 64) -> int:
+    """How many of `tokens` are timed: on a CPU those that are `enough`, on a GPU all."""
+    return tokens if device.type == "cuda" else min(tokens, max(at_least, round(enough)))
 
 
 def _time(job: Callable[[], None], device: torch.device, budget_seconds: float) -> float:

@@ -141,3 +141,18 @@ def test_the_timed_layer_has_the_products_of_a_real_one() -> None:
         job()
     products = 6 * SMOLLM2.layer_width * 576 * 64
     assert counter.get_total_flops() == pytest.approx(products, rel=0.1)
+
+
+def test_a_gpu_is_timed_with_a_whole_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the few tokens that suffice for a CPU its time is that of asking it: 30 times as long was seen."""
+    asked: list[int] = []
+    monkeypatch.setattr(cost, "_layer", lambda shape, tokens, work, device, learns=True: asked.append(tokens))
+    monkeypatch.setattr(cost, "_head", lambda shape, tokens, work, device: asked.append(tokens))
+    monkeypatch.setattr(cost, "_move", lambda numbers, device: asked.append(numbers))
+    monkeypatch.setattr(cost, "_time", lambda job, device, budget: 1.0)
+    large = Shape(parameters=1_719_568_384, trained=1_719_568_384, rows=53_152, hidden=2048, layers=24, tied=True)
+    work = Work(512, 32, 16, "bf16")
+    for device in ("cpu", "cuda"):
+        step_seconds(large, work, device=torch.device(device))
+        cost.forward_seconds(large, work, device=torch.device(device))
+    assert asked == [64, 92, 4_000_000, 298, 8192, 2048, 32_000_000, 8192]
