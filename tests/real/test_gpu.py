@@ -81,8 +81,8 @@ def test_a_gpu_scores_what_the_cpu_scores(tmp_path: Path, given: dict[str, Any])
     text, bits = {"hu": str(corpus.path)}, {}
     for device in ("cuda", "cpu"):
         made = langadapt.evaluate(
-            out=tmp_path / device, base=given["model"], adapted=given["model"], sets=text, device=device, compute="fp32",
-            segment_bytes=100, context_bytes=200,
+            out=tmp_path / device, base=given["model"], adapted=given["model"], sets=text, device=device,
+            compute="fp32", segment_bytes=100, context_bytes=200,
         )  # fmt: skip
         found = read_json_object(made.path / "summary.json")["languages"]["hu"]["sets"]["hu"]
         bits[device] = found["bits_per_byte"]["base"]
