@@ -51,8 +51,8 @@ def wait_for(device: "torch.device") -> None:
 
 
 @contextmanager
-def repeatable(device: "torch.device") -> Iterator[None]:
-    """Let a GPU use only kernels that give the same bits each time; those of a CPU all do.
+def repeatable(device: "torch.device", wanted: bool = True) -> Iterator[None]:
+    """Let a GPU use only kernels that give the same bits each time, unless that is not wanted; those of a CPU all do.
 
     To be entered before anything is computed on the GPU: cuBLAS reads its setting once. ConfigError: the model needs an
     operation that has no such kernel.
@@ -60,7 +60,7 @@ def repeatable(device: "torch.device") -> Iterator[None]:
     import torch
     from torch.utils import deterministic
 
-    if device.type != "cuda":
+    if device.type != "cuda" or not wanted:
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

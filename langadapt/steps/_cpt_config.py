@@ -106,6 +106,8 @@ class Config(StepConfig):
     """Stop when a question of --icl-probe costs so many bits more than at the start; without it never."""
     device: Annotated[Literal["auto", "cpu", "cuda"], Flag(), Runtime()] = "auto"
     """Where to compute."""
+    deterministic: Annotated[bool, Runtime()] = True
+    """On a GPU use only kernels that give the same bits each time; false: faster, and no two runs are alike."""
     checkpoint_steps: Annotated[int | None, Runtime(), Field(ge=1)] = None
     """Steps between checkpoints; by default half of the run, at most 250."""
     keep_checkpoints: Annotated[int, Runtime(), Field(ge=1)] = 2

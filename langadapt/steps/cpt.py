@@ -58,7 +58,7 @@ def run(config: Config, out: Output) -> Artifact:
     """Train, and write the model folder."""
     from langadapt.model.compute import choose_device, repeatable, threads_set
 
-    with threads_set(config.threads), repeatable(choose_device(config.device)):
+    with threads_set(config.threads), repeatable(choose_device(config.device), config.deterministic):
         return _run(config, out)
 
 

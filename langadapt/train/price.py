@@ -46,6 +46,8 @@ class Wishes(Choices, Numbers, Protocol):
     @property
     def threads(self) -> int | None: ...
     @property
+    def deterministic(self) -> bool: ...
+    @property
     def keep_checkpoints(self) -> int: ...
     @property
     def lr_probe(self) -> bool: ...
@@ -83,7 +85,7 @@ def price(
     kept = kept_of(wishes, shape, means, stored_bytes=stored)
     if means.recompute == "auto" and memory_bytes(shape, work, kept) > ENOUGH * free_memory(means.device):
         kept = replace(kept, recompute=True)
-    with threads_set(wishes.threads), repeatable(means.device):
+    with threads_set(wishes.threads), repeatable(means.device, wishes.deterministic):
         step = cost.step_seconds(shape, work, device=means.device, recompute=kept.recompute)
     still = model_shape(model, still_of(wishes)).trained * _STILL_BYTES if wishes.stages else 0
     busy = busy_with(means.device)

@@ -101,6 +101,8 @@ def fit(
         "threads": torch.get_num_threads(),
         "layout": proof.layout,
     }
+    if means.device.type == "cuda":
+        record["deterministic"] = torch.are_deterministic_algorithms_enabled()
     if own is not None:
         for key, value in record.items():
             before = own[1].computed_with.get(key)

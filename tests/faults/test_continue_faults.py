@@ -149,7 +149,7 @@ def test_another_version_of_the_step_is_refused_and_named(begun: Path, settings:
 
 RUNTIME = {
     "checkpoint_steps": 3, "keep_checkpoints": 1, "max_forgetting": 0.5, "threads": 1, "device": "cpu",
-    "gradient_checkpointing": "on",
+    "gradient_checkpointing": "on", "deterministic": False,
 }  # fmt: skip
 
 

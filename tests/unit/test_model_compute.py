@@ -26,8 +26,10 @@ def test_a_gpu_may_only_use_kernels_that_repeat_and_torch_is_left_as_it_was(monk
     assert asked_of_torch() == before
 
 
-def test_a_cpu_needs_nothing() -> None:
+def test_a_cpu_needs_nothing_and_a_gpu_can_be_let_go() -> None:
     before = asked_of_torch()
+    with repeatable(GPU, False):
+        assert asked_of_torch() == before
     with repeatable(CPU):
         assert asked_of_torch() == before
     wait_for(CPU)
