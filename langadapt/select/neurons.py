@@ -1,6 +1,6 @@
 """What the methods that choose neurons have in common: how many, of which language, and what moves beside them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -32,6 +32,11 @@ class NeuronOptions(Options):
     tables: TablesMove = "freeze"
     """Rows of input table and head that move: all but those of special tokens, those of new tokens, or none."""
 
+    @property
+    def compares(self) -> bool:
+        """Does the choice look at languages beside those that are learned?"""
+        return True
+
 
 def portion(options: NeuronOptions) -> Portion:
     """At most `top_rate` of the body: attention does not move."""
@@ -43,6 +48,12 @@ def compared(statistics: "Statistics", langs: Sequence[str], targets: Sequence[s
     chosen = tuple(sorted(set(langs))) or statistics.langs
     for lang in (*chosen, *targets):
         statistics.of(lang)
+    check_compared(chosen, targets)
+    return chosen
+
+
+def check_compared(chosen: Sequence[str], targets: Collection[str]) -> None:
+    """ConfigError for fewer than two languages to compare, or a target not among them."""
     missing = sorted(set(targets) - set(chosen))
     if missing:
         raise ConfigError(f"`{missing[0]}` is to be learned and not among `langs`", hint="add it to `langs`")
@@ -51,7 +62,6 @@ def compared(statistics: "Statistics", langs: Sequence[str], targets: Sequence[s
             f"neurons of a language are those that others do not use, and there is only `{chosen[0]}`",
             hint="langadapt calibrate MODEL en=CORPUS --add STATISTICS --out ...: measure more languages",
         )
-    return chosen
 
 
 def need_text(statistics: "Statistics", langs: Sequence[str]) -> None:

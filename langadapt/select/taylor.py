@@ -18,6 +18,11 @@ class Options(NeuronOptions):
     score: Literal["own", "specific"] = "own"
     """`own`: what the language itself loses; `specific`: its share of what all languages lose together."""
 
+    @property
+    def compares(self) -> bool:
+        """Its own loss alone needs no other language."""
+        return self.score == "specific"
+
 
 @method(
     needs=("statistics", "gradients", "neurons"),
@@ -28,8 +33,7 @@ class Options(NeuronOptions):
 def taylor(inputs: SelectInputs, options: Options) -> Movable:
     """The round(top_rate x neurons) with the largest mean |dL/dh x h| on the language, h being what `down` reads."""
     targets, statistics = inputs.need_targets(), inputs.statistics()
-    specific = options.score == "specific"
-    langs = compared(statistics, options.langs, targets) if specific else targets
+    langs = compared(statistics, options.langs, targets) if options.compares else targets
     need_text(statistics, langs)
     scores = {lang: statistics.of(lang).taylor_scores() for lang in langs}
     fitting(inputs, scores[langs[0]])
@@ -38,6 +42,6 @@ def taylor(inputs: SelectInputs, options: Options) -> Movable:
         raise DataError("the gradients of these statistics are all 0, or not numbers", hint="calibrate again")
     sets = {}
     for lang in langs:
-        wanted = (scores[lang] / np.where(total > 0, total, 1.0) if specific else scores[lang]).ravel()
+        wanted = (scores[lang] / np.where(total > 0, total, 1.0) if options.compares else scores[lang]).ravel()
         sets[lang] = lowest(-wanted, round(options.top_rate * wanted.size))
     return moving_neurons(inputs, sets, targets, options.tables)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from langadapt.core.artifact import Identity, Output, keeping, open_artifact
+from langadapt.core.config import Options
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, maybe, one
 from langadapt.core.registry import load_method
@@ -114,6 +115,17 @@ class Languages:
         self.every = frozenset(targets) | frozenset(replayed)
         self._replayed = replayed
 
+    def to_measure(self, settings: Options) -> list[str]:
+        """Those that a strategy looks at: what is learned, what it is compared with. ConfigError if it cannot be."""
+        from langadapt.select.neurons import NeuronOptions, check_compared
+
+        if isinstance(settings, NeuronOptions) and not settings.compares:
+            return sorted(self.targets)
+        langs = sorted(set(getattr(settings, "langs", ())) or self.every | self.targets)
+        if isinstance(settings, NeuronOptions):
+            check_compared(langs, self.targets)
+        return langs
+
     def need_source(self, strategy: str) -> str:
         """The language that should stay. ConfigError if it cannot be known."""
         if self.source is None:
@@ -135,7 +147,7 @@ def wanted_of(wishes: Wishes, data: Input, run_tokens: int) -> Wanted | None:
         if "source statistics" in method.facts.needs:
             langs.append(languages.need_source(name))
         elif looks_at_text(method):
-            langs += getattr(settings, "langs", ()) or sorted(languages.every)
+            langs += languages.to_measure(settings)
     if not langs:
         return None
     return wanted(wishes, data.facts, tuple(dict.fromkeys(langs)), run_tokens, taylor="gradients" in needs)

@@ -81,14 +81,17 @@ def test_a_choice_survives_a_kill(given: Given, tmp_path: Path, monkeypatch: pyt
     assert again.digest == whole.digest
 
 
-@pytest.mark.parametrize(("strategy", "options"), [("ssu", {}), ("taylor", {"top_rate": 0.1})])
+@pytest.mark.parametrize(
+    ("strategy", "options"), [("ssu", {}), ("taylor", {"top_rate": 0.1}), ("activation-gap", {"top_rate": 0.1})]
+)
 def test_what_a_strategy_looks_at_is_measured_on_the_data(
     given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, options: dict[str, Any]
 ) -> None:
     """Stopped in the middle of measuring and after it, the run ends in the same bytes, and measures nothing twice."""
     wishes = {"strategy": strategy, "strategy_options": options, "calibration_tokens": 1500}
     whole = given.train(tmp_path / "whole", **wishes)
-    langs = ["en"] if strategy == "ssu" else ["en", "hu"]
+    # what the source needs; what the language itself would lose; what tells languages apart
+    langs = {"ssu": ["en"], "taylor": ["hu"]}.get(strategy, ["en", "hu"])
     told = whole.facts["selection"]["calibrated"]
     assert sorted(told) == langs and all(1300 < tokens <= 1500 for tokens in told.values())
     read = {"windows": 0}
@@ -114,7 +117,10 @@ def test_what_a_strategy_looks_at_is_measured_on_the_data(
     assert read["windows"] == len(langs) * 47  # ceil(1500 / 32)
 
 
-def test_a_language_that_the_data_lack_cannot_be_measured(given: Given, tmp_path: Path) -> None:
+def test_a_language_that_the_data_lack_cannot_be_measured(
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("langadapt.steps._cpt_choice.measured", None)  # nothing is measured first
     with pytest.raises(ConfigError, match="hold no text in `fi`"):
         given.train(tmp_path / "out", strategy="ssu", source="fi")
     alone = langadapt.mix(
@@ -124,6 +130,11 @@ def test_a_language_that_the_data_lack_cannot_be_measured(given: Given, tmp_path
     for strategy, words in (("ssu", "the data replay nothing"), ("subnetwork", "there is only `hu`")):
         with pytest.raises(ConfigError, match=words):
             langadapt.cpt(out=tmp_path / "out", model=given.model, data=alone, strategy=strategy, **RUN)
+    for strategy in ("lape", "taylor"):
+        with pytest.raises(ConfigError, match="hold no text in `de`"):
+            given.train(tmp_path / "out", strategy=strategy, lang="de")
+    with pytest.raises(ConfigError, match="`hu` is to be learned and not among `langs`"):
+        given.train(tmp_path / "out", strategy="lape", strategy_options={"langs": ["en"]})
 
 
 def test_the_price_says_what_moves_and_what_measuring_costs(
