@@ -77,6 +77,8 @@ def _run(config: Config, out: Output) -> Artifact:
     stream = Stream.open(data.path)
     out.progress.note(plan.sentence())
     chooser = Chooser(config, out)
+    if config.lr_probe:
+        _watched(config, data)  # refused before anything is measured
     chooser.prepare(plan.budget.tokens)
     tried = _try_rates(config, out, plan, places, stream, chooser) if config.lr_probe else {}
     if tried:
@@ -112,11 +114,9 @@ def _try_rates(
 ) -> dict[str, Any]:
     """Short runs at several learning rates; returns what lr_probe.json will hold."""
     from langadapt.train.checkpoint import Checkpoints
-    from langadapt.train.probe import langs_of
     from langadapt.train.rates import choose_rate
 
-    given, data = one(out.inputs, "model"), one(out.inputs, "data")
-    langs, targets = langs_of(data.path / "probes.jsonl"), _target_langs(config, data.facts)
+    given = one(out.inputs, "model")
 
     def attempt(short: "Plan", folder: Path) -> dict[str, dict[str, float]]:
         means = means_of(config, short)
@@ -133,11 +133,18 @@ def _try_rates(
         config.lr_probe_steps,
         config.checkpoint_steps,
         attempt,
-        names=frozenset(langs),
-        watched=frozenset(name for name, lang in langs.items() if lang not in targets),
+        watched=_watched(config, one(out.inputs, "data")),
         folder=out.partial,
         progress=out.progress,
     ).content()
+
+
+def _watched(config: Config, data: Input) -> frozenset[str]:
+    """The probes that are guarded while rates are tried. ConfigError: the data have nothing to compare rates by."""
+    from langadapt.train.probe import langs_of
+    from langadapt.train.rates import watched_in
+
+    return watched_in(langs_of(data.path / "probes.jsonl"), _target_langs(config, data.facts))
 
 
 def _branch(config: Config, inputs: Inputs) -> "Branch | None":
@@ -316,6 +323,8 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
     branch = inputs.get("branch_from")
     if not can_be_priced(model, data) or (isinstance(branch, Input) and not branch.exists):
         return Estimate(rows=(("cpt", "cannot be priced before model and data are known"),))
+    if config.lr_probe and one(inputs, "data").exists:
+        _watched(config, one(inputs, "data"))
     portion = given_portion(inputs) or portion_of(config)
     plan = _plan(config, model, data, _branch(config, inputs))
     found = price(

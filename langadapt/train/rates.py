@@ -6,7 +6,7 @@ high for the languages that must be kept may well be the best for the one that i
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -90,6 +90,18 @@ def short_plan(plan: Plan, rate: float, steps: int, checkpoint_steps: int | None
     )
 
 
+def watched_in(langs: Mapping[str, str], targets: Collection[str]) -> frozenset[str]:
+    """Names of the probes that are guarded, of all with their languages. ConfigError: none is left to compare by."""
+    watched = frozenset(name for name, lang in langs.items() if lang not in targets)
+    if not langs.keys() - watched:
+        raise ConfigError(
+            "`lr_probe` compares held-out text of the language that is learnt, and the data have none",
+            where="lr_probe",
+            hint="make them from corpora of `prepare`, which holds some out, or give `--learning-rate`",
+        )
+    return watched
+
+
 def choose_rate(
     plan: Plan,
     factors: Sequence[float],
@@ -97,7 +109,6 @@ def choose_rate(
     checkpoint_steps: int | None,
     attempt: Attempt,
     *,
-    names: frozenset[str],
     watched: frozenset[str],
     folder: Path,
     progress: Progress,
@@ -105,13 +116,8 @@ def choose_rate(
     """Try each rate and pick one; what is done already stands in `folder` and is not done again.
 
     `attempt(plan, folder)` trains from the start weights and returns the first and last value of every probe.
-    ConfigError: there is no probe to compare by. TrainingFailed: no rate came through.
+    TrainingFailed: no rate came through.
     """
-    if not names - watched:
-        raise ConfigError(
-            "`lr_probe` compares held-out text of the language that is learnt, and the data have none",
-            hint="make them from corpora of `prepare`, which holds some out, or give `--learning-rate`",
-        )
     record, count = folder / FILE, probe_steps(plan, steps)
     done = _read(record)
     for number, rate in enumerate(rates_to_try(plan.schedule.peak, factors)):

@@ -19,6 +19,7 @@ from langadapt.select import ssu
 from langadapt.select.measure import Meter
 from langadapt.select.selection import read_selection
 from langadapt.steps import cpt
+from langadapt.steps._cpt_choice import Chooser
 from tests.fixtures.measured import given_statistics
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 
@@ -31,6 +32,7 @@ class Given:
     def __init__(self, folder: Path) -> None:
         self.model = tiny_model(folder / "model", tied=False)
         texts = {lang: str(tiny_corpus(folder / "text", lang, 40)) for lang in ("en", "hu")}
+        self.texts = texts
         self.data = langadapt.mix(
             out=folder / "data", model=self.model, corpora=texts, replay={"en": 0.5}, block_tokens=32,
             document_separator="<s>",
@@ -230,6 +232,56 @@ def test_training_nothing_is_refused_and_all_is_full(given: Given, tmp_path: Pat
     full, same = given.train(tmp_path / "full"), given.train(tmp_path / "same", selection=every)
     assert (full.path / "model.safetensors").read_bytes() == (same.path / "model.safetensors").read_bytes()
     assert not (same.path / "selection").exists()
+
+
+@pytest.mark.parametrize(("strategy", "options"), [("ssu", {}), ("subnetwork", {"top_rate": 0.1, "tables": "train"})])
+def test_rates_are_tried_with_what_the_strategy_moves(
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, options: dict[str, Any]
+) -> None:
+    """What they are tried with is measured and chosen once; the model is that of a plain run at the picked rate."""
+    wishes = {"strategy": strategy, "strategy_options": options, "calibration_tokens": 1500, "learning_rate": 1e-3}
+    asked = {"choices": 0}
+    choose = Chooser._choose
+
+    def counted(*args: Any) -> Any:
+        asked["choices"] += 1
+        return choose(*args)
+
+    monkeypatch.setattr(Chooser, "_choose", counted)
+    monkeypatch.setattr(given, "data", _with_held_out(given, tmp_path))
+    tried = given.train(tmp_path / "tried", lr_probe=True, lr_probe_steps=2, max_forgetting=9, **wishes)
+    assert asked["choices"] == 1 and [each["stopped"] for each in tried.facts["lr_probe"]["tried"]] == [None] * 3
+    plain = given.train(
+        tmp_path / "plain", **wishes | {"learning_rate": tried.facts["learning_rate"]}, max_forgetting=9
+    )
+    for file in ("model.safetensors", "selection/moves.safetensors", "metrics.jsonl"):
+        assert (tried.path / file).read_bytes() == (plain.path / file).read_bytes()
+    assert tried.facts["shield"]["broken"] == 0 and tried.facts["selection"] == plain.facts["selection"]
+
+
+def _with_held_out(given: Given, folder: Path) -> Path:
+    texts = {
+        lang: str(langadapt.prepare(out=folder / f"text-{lang}", text=[path], lang=lang,
+                                    min_lang_probability=0.0,
+                                    held_out_share=0.2).path)
+        for lang, path in given.texts.items()
+    }  # fmt: skip
+    made = langadapt.mix(
+        out=folder / "data", model=given.model, corpora=texts, replay={"en": 0.5}, block_tokens=32,
+        document_separator="<s>",
+    )  # fmt: skip
+    return Path(made.path)
+
+
+def test_rates_that_cannot_be_compared_are_refused_before_anything_is_measured(
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Meter, "add", None)
+    with pytest.raises(ConfigError, match="the data have none"):
+        given.train(tmp_path / "out", lr_probe=True, strategy="ssu", calibration_tokens=1500)
+    config = validate(load("cpt").config, {"model": str(given.model), "data": str(given.data), "lr_probe": True})
+    with pytest.raises(ConfigError, match="the data have none"):
+        price(load("cpt"), config, resolved(load("cpt"), config))
 
 
 def test_a_strategy_without_its_statistics_is_an_error(given: Given, tmp_path: Path) -> None:
