@@ -23,7 +23,8 @@ from langadapt.steps._strategy import (
 if TYPE_CHECKING:
     from langadapt.select.selection import Selection
 
-# Python with torch and transformers loaded, and the architecture built without values.
+# Python with torch and transformers loaded, and the architecture built without values: 4 to 6 s of processor time for
+# SmolLM2-135M, 10 s where Python compiles their files for the first time.
 _START_SECONDS, _PROGRAM_BYTES = 6.0, 530_000_000
 # One core reads a tensor and sums its columns in float64 at this rate, numbers a second.
 _READ_RATE = 150_000_000
