@@ -162,6 +162,7 @@ class Chooser:
         self._languages = Languages(wishes, self._data)
         self.selection: Selection | None = None
         self._shapes: Mapping[str, tuple[int, ...]] = {}
+        self._table, self._new_rows = "", frozenset[int]()
         self._calibrated: dict[str, int] = {}
         self._given = maybe(out.inputs, "selection")
         if self._given is not None:
@@ -194,6 +195,7 @@ class Chooser:
             progress=self._out.progress,
         )
         self._shapes = look.parameters
+        self._table, self._new_rows = look.tables.input, frozenset(look.new_rows.tolist())
         if self._given is not None:
             chosen, movable = selection_in(self._given, self._model, look.parameters), None
         elif self._wishes.stages:
@@ -209,27 +211,46 @@ class Chooser:
         plain = chosen.movable()
         return plain if movable is None else replace(movable, names=plain.names, slices=plain.slices)
 
+    def tell(self, may_move: tuple[Collection[str], Mapping[str, Slice]]) -> None:
+        """Say how much may move where that is not everything; warn of new tokens that would never be learned."""
+        found = self._allowed(may_move)
+        if found.total < found.parameters:
+            self._out.progress.note(
+                f"{found.total:,} of {found.parameters:,} numbers may move ({found.total / found.parameters:.2%}); the "
+                "others stay bit for bit, shown on the files at the end"
+            )
+        if self._new_rows and not _rows_move(found, self._table, self._new_rows):
+            self._out.progress.warn(
+                f"none of the rows of {len(self._new_rows):,} new tokens may move: unless an earlier run trained them, "
+                "let them move too (`tables=new-rows`, or `select --method new-tokens --union SELECTION`)"
+            )
+
     def write(self, may_move: tuple[Collection[str], Mapping[str, Slice]]) -> dict[str, Any]:
         """Write into the result what may move of the model, an adapter's layers included; returns what facts say of it.
 
         Nothing is written where everything may.
         """
-        from langadapt.select.selection import selection_of, write_selection
+        from langadapt.select.selection import write_selection
 
-        chosen = self.selection
-        names, slices = frozenset(may_move[0]) & self._shapes.keys(), may_move[1]
-        found = selection_of(
-            Movable(names, slices),
-            self._shapes,
-            method="stages" if chosen is None else chosen.method,
-            options={} if chosen is None else chosen.options,
-            found={} if chosen is None else chosen.found,
-        )
+        found = self._allowed(may_move)
         if found.total == found.parameters:
             return {}
         write_selection(self._out.folder / RECORD, found)
         told = {"method": found.method, "moving": found.total, "parameters": found.parameters}
         return {RECORD: told | {key: found.found[key] for key in _TOLD if key in found.found}}
+
+    def _allowed(self, may_move: tuple[Collection[str], Mapping[str, Slice]]) -> "Selection":
+        """What may move of the model as it was loaded, with what is known of how it was chosen."""
+        from langadapt.select.selection import selection_of
+
+        chosen = self.selection
+        return selection_of(
+            Movable(frozenset(may_move[0]) & self._shapes.keys(), may_move[1]),
+            self._shapes,
+            method="stages" if chosen is None else chosen.method,
+            options={} if chosen is None else chosen.options,
+            found={} if chosen is None else chosen.found,
+        )
 
     def _who(self, strategy: str) -> str:
         return f"`{strategy}`" if self._given is None else f"the selection `{self._given.given}`"
@@ -282,6 +303,14 @@ class Chooser:
         return selection, Movable(
             selection.names, selection.slices, facts["adapter"], facts["keep_adapter"], facts["tables_factor"]
         )
+
+
+def _rows_move(found: "Selection", table: str, rows: Collection[int]) -> bool:
+    """May any of these rows of the input table move, even in some columns only?"""
+    part = found.slices.get(table)
+    if part is None:
+        return table in found.names
+    return part.axis != 0 or not frozenset(part.ids.tolist()).isdisjoint(rows)
 
 
 # What the facts of a model repeat of what its strategy found.

@@ -36,6 +36,8 @@ def with_choice(
         check_given(statistics, one(inputs, "model"), "statistics")
     check_subject(wishes, one(inputs, "model"))
     rows, seconds = _moves(wishes, inputs, data, portion), 0.0
+    if added := 0 if portion.tables else int(model.get("added", 0)):
+        rows += (("new tokens", f"none of the rows of {added:,} moves"),)
     todo = wanted_of(wishes, data, run_tokens)
     if todo is not None:
         seconds, said = measuring(wishes, todo, model_shape(model, Portion()), int(data.facts["block_tokens"]))
@@ -67,9 +69,9 @@ def _moves(wishes: Wishes, inputs: Inputs, data: Input, portion: Portion) -> tup
 
 
 def _words(portion: Portion) -> str:
-    body = f"{100 * portion.body:.3g} % of the body" if portion.body else ""
+    body = f"about {100 * portion.body:.3g} % of the body" if portion.body else ""
     words = [body, _tables(portion), f"an adapter of rank {portion.rank}" if portion.rank else ""]
-    return f"about {', '.join(filter(None, words)) or 'nothing'}"
+    return ", ".join(filter(None, words)) or "nothing"
 
 
 def _tables(portion: Portion) -> str:

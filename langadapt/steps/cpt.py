@@ -84,6 +84,7 @@ def _run(config: Config, out: Output) -> Artifact:
     if tried:
         plan = plan.with_peak(tried["learning_rate"])
     subject, course = load_subject(config, plan, means_of(config, plan), given.path, chooser)
+    chooser.tell(subject.may_move())
     moving = subject.parameters
     facts = _train(config, out, subject, plan, course, places, stream, branch)
     if tried:
@@ -350,6 +351,8 @@ def table(artifact: Artifact) -> list[Table]:
     trained = (
         f"{facts['tokens']:,} tokens in {facts['steps']:,} steps; {facts['trained_parameters']:,} parameters moved"
     )
+    if shield := facts.get("shield"):
+        trained += f"; {shield['of'] - shield['may_move']:,} numbers of the model are the base's, bit for bit"
     if drift := facts.get("drift"):
         moved = ", ".join(f"{group.replace('_', ' ')} {share:.2%}" for group, share in drift.items())
         trained += f"; change of the weights as a share of their norm: {moved}"

@@ -47,6 +47,11 @@ class Wishes(Protocol):
     def micro_batch_blocks(self) -> int | None: ...
 
 
+def steps_in_words(count: int) -> str:
+    """As a person writes it: `1 step`, `33 steps`."""
+    return f"{count:,} step{'' if count == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Plan:
     """A run before it begins."""
@@ -87,7 +92,7 @@ class Plan:
         """The plan for people."""
         budget = self.budget
         seen = ", ".join(f"{name} {times:.2g} times" for name, times in budget.epochs.items())
-        rate = f"{self.schedule.peak:.2g} after {budget.warmup_steps} steps, {self.schedule.words()}"
+        rate = f"{self.schedule.peak:.2g} after {steps_in_words(budget.warmup_steps)}, {self.schedule.words()}"
         behind = [("branch", f"{self.behind:,} of the steps are done already")] if self.behind else []
         return [
             ("tokens", f"{budget.tokens:,} = {budget.steps:,} steps of {budget.batch_tokens:,}"),

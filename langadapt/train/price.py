@@ -14,7 +14,7 @@ from langadapt.train import cost
 from langadapt.train.cards import NOTHING, card_rows, first_that_fits
 from langadapt.train.faster import ENOUGH, free_memory
 from langadapt.train.footprint import Kept, Moments, Shape, Work, memory_bytes, shape_of
-from langadapt.train.plan import Plan
+from langadapt.train.plan import Plan, steps_in_words
 from langadapt.train.rates import probe_steps, rates_to_try
 from langadapt.train.session import Means
 from langadapt.train.subject import Choices, portion_of, still_of
@@ -117,7 +117,7 @@ def price(
         *plan.rows(),
         ("a step", f"{show_seconds(step)} ({plan.budget.batch_tokens / step:,.0f} tokens a second, {means.compute})"),
         *timed_rows(busy),
-        ("checkpoints", f"every {plan.checkpoint_every} steps, {show_bytes(checkpoint)} each"),
+        ("checkpoints", f"every {steps_in_words(plan.checkpoint_every)}, {show_bytes(checkpoint)} each"),
         *_fitting(wishes, plan, shape, work, kept, means, stored),
     )
     seconds = times.seconds(shape, work, checkpoint, weights)

@@ -15,11 +15,14 @@ from langadapt.core.errors import ConfigError, DataError, Interrupted
 from langadapt.core.types import Movable, Slice
 from langadapt.core.validate import validate
 from langadapt.core.verb import load, price, resolved
+from langadapt.model.facts import model_facts
+from langadapt.model.row_origin import write_origin
 from langadapt.select import ssu
 from langadapt.select.measure import Meter
 from langadapt.select.selection import read_selection
 from langadapt.steps import cpt
 from langadapt.steps._cpt_choice import Chooser
+from langadapt.train import combine
 from tests.fixtures.measured import given_statistics
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 
@@ -164,11 +167,48 @@ def test_the_price_says_what_moves_and_what_measuring_costs(
     rows = priced(selection=str(sel.path))[1]
     assert rows["moves"].endswith(f": {sel.facts['moving']:,} of {sel.facts['parameters']:,} numbers")
     assert "moves" not in priced()[1]
+    assert priced(steps=1)[1]["learning rate"].startswith("0.001 after 1 step, ")
+    facts_of = combine.facts_of
+    with monkeypatch.context() as patch:
+        patch.setattr(combine, "facts_of", lambda model: {**facts_of(model), "added": 40})
+        assert priced(strategy="lape")[1]["new tokens"] == "none of the rows of 40 moves"
+        assert "new tokens" not in priced(strategy="subnetwork")[1]
     other = given_statistics(tmp_path / "stats", tiny_model(tmp_path / "other", tied=False, seed=3))
     with pytest.raises(DataError, match="made of another model"):
         priced(strategy="ssu", statistics=str(other))
     with pytest.raises(ConfigError, match="hold no text in `fi`"):
         priced(strategy="ssu", source="fi")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "warned"),
+    [
+        ({"strategy": "lape", "strategy_options": {"top_rate": 0.1}}, True),
+        ({"strategy": "lape", "strategy_options": {"top_rate": 0.1, "tables": "new-rows"}}, False),
+        ({"strategy": "subnetwork", "strategy_options": {"top_rate": 0.1}}, False),
+        ({"strategy": "lora", "strategy_options": {"rank": 2, "train_tables": False}}, True),
+        ({"strategy": "layers", "strategy_options": {"layers": "0", "tables": "freeze"}}, True),
+        ({"strategy": "ssu"}, False),
+        ({"strategy": "full"}, False),
+    ],
+)
+def test_new_tokens_that_nothing_will_train_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wishes: dict[str, Any], warned: bool
+) -> None:
+    """Before the first step: how much may move, and that the rows of new tokens are not among it."""
+    given, notes = Given(tmp_path / "given"), list[str]()
+    rows = model_facts(given.model)["rows"]
+    write_origin(given.model, np.where(np.arange(rows) % 8 == 5, -1, np.arange(rows)).astype(np.int32))
+    statistics = given_statistics(tmp_path / "statistics", given.model)
+    monkeypatch.setattr(cpt, "_train", lambda *args: (_ for _ in ()).throw(Interrupted("stopped")))
+    more = {"statistics": statistics} if wishes["strategy"] in ("lape", "subnetwork", "ssu") else {}
+    with pytest.raises(Interrupted):
+        given.train(tmp_path / "out", **wishes, **more, listener=lambda event: notes.append(getattr(event, "text", "")))
+    new = int((np.arange(rows) % 8 == 5).sum())
+    assert any(note.startswith(f"none of the rows of {new:,} new tokens may move") for note in notes) == warned
+    told = [note for note in notes if "numbers may move" in note]
+    assert len(told) == (wishes["strategy"] != "full")
+    assert all(re.match(r"[\d,]+ of [\d,]+ numbers may move \([\d.]+%\)", note) for note in told)
 
 
 def test_a_damaged_choice_is_made_again(given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
