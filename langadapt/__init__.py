@@ -29,12 +29,20 @@ def __getattr__(name: str) -> Any:
         return diagnose
     public = name.replace("_", "-")
     if name.startswith("_") or public not in registry.verb_names():
-        raise AttributeError(f"module `langadapt` has no attribute `{name}`")
+        functions = "" if name.startswith("_") else f"; it has {', '.join(__dir__())}"
+        raise AttributeError(f"module `langadapt` has no attribute `{name}`{functions}")
     from langadapt.notebook import bind
 
     function = bind(public)
     globals()[name] = function
     return function
+
+
+def __dir__() -> list[str]:
+    """What a notebook completes: the verbs, though none is bound yet, and what stands beside them."""
+    from langadapt.core import registry
+
+    return sorted([*(name.replace("-", "_") for name in registry.verb_names()), "Manner", "diagnose", "try_models"])
 
 
 class _Verbs(ModuleType):

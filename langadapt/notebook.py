@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from langadapt.core import verb as verbs
 from langadapt.core.artifact import Artifact
@@ -48,9 +48,10 @@ def _signature(verb: Verb) -> inspect.Signature:
     """Inputs that are arguments on the command line come first, as there; then `out`, and all else by name."""
     inputs = {item.name: item for item in input_fields(verb.config)}
     first, rest = [], []
+    plain = get_type_hints(verb.config)  # without the validators that pydantic is told of
     for name, field in verb.config.model_fields.items():
         item = inputs.get(name)
-        kind: Any = _INPUTS[item.shape] if item is not None else field.annotation
+        kind: Any = _INPUTS[item.shape] if item is not None else plain[name]
         default = _NONE if field.is_required() else field.get_default(call_default_factory=True)
         if item is not None and item.positional:
             first.append(Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind))

@@ -52,6 +52,10 @@ class Artifact:
     path: Path
     manifest: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """One line: a notebook shows it, and a manifest has hundreds."""
+        return f"<{self.kind} made by {self.manifest['verb']}: {self.path}>"
+
     @property
     def kind(self) -> str:
         """One of the kinds of docs/artifacts.md."""

@@ -39,6 +39,21 @@ def test_inputs_have_the_places_that_they_have_on_the_command_line(name: str) ->
     assert all(f"\n{key}: " in (function.__doc__ or "") for key in parameters)
 
 
+def test_a_notebook_sees_the_verbs_before_one_is_used() -> None:
+    """Completion asks dir(); a name that is none, such as a command's, is answered with those that there are."""
+    names = [name.replace("-", "_") for name in verb_names()]
+    assert set(dir(langadapt)) == {*names, "diagnose", "try_models", "Manner"}
+    with pytest.raises(AttributeError, match=r"no attribute `verify`; it has .*calibrate.*, select"):
+        _ = langadapt.verify
+    assert not hasattr(langadapt, "__wrapped__")
+
+
+@pytest.mark.parametrize("name", sorted(verb_names()))
+def test_signatures_are_for_people(name: str) -> None:
+    """Types as Python writes them, without the validators behind them."""
+    assert "Annotated" not in str(inspect.signature(bind(name)))
+
+
 def test_inputs_by_place_make_the_same_artifact_as_by_name(tmp_path: Path) -> None:
     """One text needs no list."""
     text = tmp_path / "text.txt"
@@ -46,6 +61,7 @@ def test_inputs_by_place_make_the_same_artifact_as_by_name(tmp_path: Path) -> No
     first = langadapt.prepare(text, out=tmp_path / "a", lang="en", min_lang_probability=0)
     second = langadapt.prepare(text=[str(text)], out=str(tmp_path / "b"), lang="en", min_lang_probability=0)
     assert first.digest == second.digest and first.facts["documents"] > 50
+    assert repr(first) == f"<corpus made by prepare: {tmp_path / 'a'}>"
 
 
 @pytest.mark.parametrize(
