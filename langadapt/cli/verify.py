@@ -73,7 +73,7 @@ def verify(
         # `Path("")` is the current folder: never what `"$UNSET"` means
         raise DataError("a path is empty", hint="is a variable of the shell not set?")
     if action == "artifact":
-        _artifact(Path(places[0]))
+        _artifact(Path(_resolved(places[0])))
     elif action == "shield":
         _shield(places[0], places[1], selection)
     else:

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 KIND = "statistics"
 HEAVY = True
+EXAMPLES = (
+    "langadapt calibrate base hu=data/hu en=data/en --out stats --dry-run",
+    "langadapt calibrate base hu=data/hu en=data/en --out stats --tokens 100k",
+    "langadapt calibrate base sk=data/sk --add stats --out stats3 --tokens 100k",
+)
 _NO_NEURONS = "{}: neurons are not measured, columns are"
 
 

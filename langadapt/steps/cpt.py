@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 KIND = "model"
 SCHEMA = 1
 HEAVY = True
+EXAMPLES = (
+    "langadapt cpt base data --out adapted --dry-run",
+    "langadapt cpt base data --out adapted --steps 400",
+    "langadapt cpt base data --strategy ssu --source en --out adapted",
+    "langadapt cpt base data --selection shielded --out adapted",
+)
 # Facts of the model that was given, which stay true of the one that is made.
 _KEPT_FACTS = ("method", "base_digest", "base_tables", "old_rows", "added")
 # Holds what --lr-probe found.

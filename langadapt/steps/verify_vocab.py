@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # What the checks say, for people.
 SAID = {
-    "ids_kept": "tokens of the base keep their ids",
+    "ids_kept": "old tokens keep their ids, new ones have free ones",
     "ids_follow": "kept tokens have the ids of the map",
     "merges_kept": "old merges stand first, in their order",
     "merges_are_those_of_kept": "merges are those of the kept tokens",

@@ -94,6 +94,17 @@ def test_damage_that_the_cache_would_not_see(call: Run, made: Path, tmp_path: Pa
     assert "append\ttokenizer" in done.out
 
 
+def test_a_step_of_the_run_that_is_here(call: Run, made: Path, tmp_path: Path) -> None:
+    """As `verify vocab` and `verify shield` take one."""
+    copy(made, "trim", tmp_path / "steps")
+    (tmp_path / "steps" / "trim").rename(tmp_path / "steps" / "cut-0123456789")
+    (tmp_path / "steps" / "cut").symlink_to("cut-0123456789")
+    assert call("verify", "artifact", "cut").code == 3
+    (tmp_path / "langadapt.yaml").write_text("steps: {}\n")
+    done = call("verify", "artifact", "cut")
+    assert done.code == 0 and "as written" in done.out, done.err
+
+
 @pytest.mark.parametrize("name", ["append", "same-size", "trim", "fresh", "init"])
 def test_what_langadapt_made_holds(call: Run, made: Path, name: str) -> None:
     done = call("verify", "vocab", str(made / "base"), str(made / name), "--json", "--text", str(made / "en"))
@@ -136,7 +147,7 @@ def test_target_text_is_measured_and_no_promise(call: Run, made: Path, tmp_path:
     assert done.code == 0 and found["measured"][0]["words_changed"] > 5
     assert found["measured"][0]["examples"] and any("--text" in note for note in found["notes"])
     shown = call("verify", "vocab", str(made / "base"), str(made / "append"), "--text", "hu.txt", "--table").out
-    assert "tokens of the base keep their ids" in shown and "nothing is promised" in shown
+    assert "old tokens keep their ids" in shown and "nothing is promised" in shown
 
 
 def _edit(folder: Path, change: Any) -> None:
