@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.host import spending
 from langadapt.core.rng import stream_key
 from langadapt.embed import focus as focus_file
 from langadapt.embed import nearest as nearest_file
@@ -263,6 +264,17 @@ def test_a_small_temperature_and_one_neighbour_copy_it() -> None:
     vectors = unit(random((20, 4), 8))
     values, places = neighbors(vectors, vectors, 1)
     assert places[:, 0].tolist() == list(range(20)) and np.allclose(values, 1, atol=1e-6)
+
+
+def test_neighbours_never_take_the_memory_of_all_cosines() -> None:
+    """8,000 x 20,000 cosines are 640 MB; a block of them is 20 MB, and each one in a place of its own adds up."""
+    queries, keys = unit(random((8_000, 8), 1)), unit(random((20_000, 8), 2))
+    neighbors(queries[:1], keys, 10)
+    with spending() as spent:
+        neighbors(queries, keys, 10)
+    if spent.memory_bytes is None:
+        pytest.skip("this system does not tell the peak of a part of a process")
+    assert spent.memory_bytes < 60_000_000
 
 
 def test_letters_make_vectors_only_where_the_file_can(place: World) -> None:
