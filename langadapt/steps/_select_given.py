@@ -119,6 +119,24 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
         disk_bytes=_RECORD_BYTES
         + _BYTES_A_COLUMN * int(facts.get("layers") or 0) * width
         + 4 * int(facts.get("rows") or 0),
-        facts={"method": wishes.method, "model_digest": model.digest if model.exists else None},
+        facts={
+            "method": wishes.method,
+            "model_digest": model.digest if model.exists else None,
+            **_expected(wishes, inputs),
+        },
         rows=tuple(rows),
     )
+
+
+def _expected(wishes: Wishes, inputs: Inputs) -> dict[str, Any]:
+    """The shares that will move, for the price of a run that waits for this selection: at most these.
+
+    Nothing where another selection is added, or the method does not say.
+    """
+    if wishes.method is None or many(inputs, "union"):
+        return {}
+    method, options = named(wishes.method, wishes.method_options)
+    if method.facts.portion is None:
+        return {}
+    portion = method.facts.portion(options)
+    return {"body_share": portion.body, "tables_share": portion.tables, "whole": portion.whole}

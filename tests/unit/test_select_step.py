@@ -10,13 +10,15 @@ import pytest
 import langadapt
 from langadapt.core.artifact import open_artifact
 from langadapt.core.errors import ConfigError, DataError
-from langadapt.core.inputs import digest_of
+from langadapt.core.inputs import Input, digest_of
+from langadapt.core.types import Portion
 from langadapt.core.validate import validate
 from langadapt.core.verb import load, price, resolved
 from langadapt.model.anatomy import anatomy
 from langadapt.model.empty import empty_model
 from langadapt.model.load import load_model
 from langadapt.select.selection import read_selection
+from langadapt.steps._cpt_price import given_portion
 from tests.fixtures.measured import given_statistics
 from tests.fixtures.tiny import tiny_model
 
@@ -120,6 +122,13 @@ def test_the_price_is_known_before(model: Path, statistics: Path, tmp_path: Path
     found = price(verb, config, resolved(verb, config))
     assert found.seconds is not None and found.memory_bytes is not None
     assert json.dumps(found.facts)
+    # a run that waits for it in a recipe is priced by these
+    assert (found.facts["body_share"], found.facts["tables_share"], found.facts["whole"]) == (0.5, 1.0, False)
+    made = langadapt.select(model=model, method="ssu", statistics=statistics, source="en", out=tmp_path / "made")
+    joined = validate(verb.config, given | {"union": [str(made.path)]})
+    assert "body_share" not in price(verb, joined, resolved(verb, joined)).facts
+    waiting = Input("sel", tmp_path / "sel", None, "", found.facts, exists=False)
+    assert given_portion({"selection": waiting, "model": Input("m", model, None, "", {})}) == Portion(0.5, 1.0)
     # singular values are those of the body: rows of the tables cost nothing beyond being read
     seconds = []
     for folder in (model, tiny_model(tmp_path / "wide", padded_rows=50_000, dtype="bfloat16")):
