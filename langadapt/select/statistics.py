@@ -65,9 +65,7 @@ class LanguageStatistics:
     def taylor_scores(self, half: int | None = None) -> Floats:
         """Mean |dL/dh x h| of each neuron [layers, width] (LANDeRMT). ConfigError if it was not measured."""
         if not self.taylor:
-            raise ConfigError(
-                "these statistics were made without gradients", hint="langadapt calibrate ... -o taylor=true"
-            )
+            raise ConfigError("these statistics were made without gradients", hint="langadapt calibrate ... --taylor")
         return self._mean(self.taylor, half)
 
     def input_squares(self, weight: str, half: int | None = None) -> Floats:
