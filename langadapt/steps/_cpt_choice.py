@@ -5,7 +5,7 @@ result, so that the shield can be shown again.
 """
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +13,7 @@ from langadapt.core.artifact import Identity, Output, keeping, open_artifact
 from langadapt.core.config import Options
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, maybe, one
+from langadapt.core.progress import Progress
 from langadapt.core.registry import load_method
 from langadapt.core.types import Movable, Slice
 from langadapt.steps._cpt_measure import Rules, Wanted, measured, wanted
@@ -96,11 +97,19 @@ def check_wishes(wishes: Wishes) -> None:
         )
 
 
-def check_subject(wishes: Wishes, model: Input) -> None:
-    """DataError for a strategy that chooses what the model does not have."""
-    if wishes.selection is None:
-        for name, options in strategies_of(wishes):
-            check_neurons(named(name, options)[0], model)
+def check_subject(wishes: Wishes, model: Input, statistics: Input | None) -> None:
+    """DataError for a strategy that chooses what the model does not have, or by what the statistics do not."""
+    if wishes.selection is not None:
+        return
+    for name, options in strategies_of(wishes):
+        method, _ = named(name, options)
+        check_neurons(method, model)
+        if statistics is not None and "gradients" in method.facts.needs and not statistics.facts.get("taylor", True):
+            raise DataError(
+                f"`{name}` looks at gradients, and `{statistics.given}` was made without",
+                where="statistics",
+                hint="langadapt calibrate ... --taylor",
+            )
 
 
 class Languages:
@@ -125,6 +134,15 @@ class Languages:
         if isinstance(settings, NeuronOptions):
             check_compared(langs, self.targets)
         return langs
+
+    def warn_of_source(self, strategies: Iterable[tuple[str, Mapping[str, Any]]], progress: Progress) -> None:
+        """Say that a language is both learned and shielded: right for a new subject, wrong for a new language."""
+        shields = [name for name, given in strategies if "source statistics" in named(name, given)[0].facts.needs]
+        if shields and self.source in self.targets:
+            progress.warn(
+                f"`{shields[0]}` shields `{self.source}`, which is also what is learned; "
+                "`--source` is the language that should stay"
+            )
 
     def need_source(self, strategy: str) -> str:
         """The language that should stay. ConfigError if it cannot be known."""
@@ -174,7 +192,8 @@ class Chooser:
 
         ConfigError if the data lack a language that has to be measured, DataError if the model lacks what is chosen.
         """
-        check_subject(self._wishes, self._model)
+        check_subject(self._wishes, self._model, maybe(self._out.inputs, "statistics"))
+        self._languages.warn_of_source(strategies_of(self._wishes), self._out.progress)
         wishes = wanted_of(self._wishes, self._data, run_tokens)
         if wishes is None:
             return

@@ -34,7 +34,7 @@ def with_choice(
     data, statistics = one(inputs, "data"), maybe(inputs, "statistics")
     if statistics is not None:
         check_given(statistics, one(inputs, "model"), "statistics")
-    check_subject(wishes, one(inputs, "model"))
+    check_subject(wishes, one(inputs, "model"), statistics)
     rows, seconds = _moves(wishes, inputs, data, portion), 0.0
     if added := 0 if portion.tables else int(model.get("added", 0)):
         rows += (("new tokens", f"none of the rows of {added:,} moves"),)

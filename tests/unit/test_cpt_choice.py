@@ -328,6 +328,27 @@ def test_a_strategy_without_its_statistics_is_an_error(given: Given, tmp_path: P
     few = given_statistics(tmp_path / "statistics", given.model, "en", "hu")
     with pytest.raises(ConfigError, match="hold nothing of `de`"):
         given.train(tmp_path / "out", strategy="ssu", source="de", statistics=few)
+    plain = given_statistics(tmp_path / "plain", given.model, taylor=False)
+    wishes = {"strategy": "taylor", "statistics": str(plain)}
+    words = r"looks at gradients, and .* was made without"
+    with pytest.raises(DataError, match=words):
+        given.train(tmp_path / "out", **wishes)
+    verb = load("cpt")
+    config = validate(verb.config, {"model": str(given.model), "data": str(given.data), **RUN, **wishes})
+    with pytest.raises(DataError, match=words):
+        price(verb, config, resolved(verb, config))
+
+
+def test_shielding_what_is_learned_is_said(given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpt, "_train", lambda *args: (_ for _ in ()).throw(Interrupted("stopped")))
+    for source, said in (("hu", True), ("en", False)):
+        notes: list[str] = []
+        with pytest.raises(Interrupted):
+            given.train(
+                tmp_path / source, strategy="ssu", source=source, statistics=given.statistics,
+                listener=lambda event, notes=notes: notes.append(getattr(event, "text", "")),
+            )  # fmt: skip
+        assert any("which is also what is learned" in note for note in notes) == said
 
 
 def test_a_method_of_a_third_party_is_checked(given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
