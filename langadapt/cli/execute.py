@@ -13,10 +13,10 @@ from langadapt.cli.listener import listening
 from langadapt.cli.output import screen
 from langadapt.core import interrupt
 from langadapt.core import verb as verbs
-from langadapt.core.artifact import Artifact, Identity, is_artifact, may_write, named, open_artifact, output_state
+from langadapt.core.artifact import Artifact, Identity, is_artifact, named, open_artifact, output_state
 from langadapt.core.config import StepConfig, input_fields
 from langadapt.core.errors import ConfigError, DataError, LangadaptError, OutputError, ResourceError
-from langadapt.core.io import free_disk_bytes
+from langadapt.core.io import free_disk_bytes, may_write
 from langadapt.core.lock import refuse_if_held
 from langadapt.core.progress import Progress
 from langadapt.core.sources import Settings, show_value

@@ -5,7 +5,6 @@ its manifest last, and renamed in once. Nothing in the manifest holds a time, a 
 runs give identical bytes.
 """
 
-import os
 import re
 import secrets
 import shutil
@@ -24,6 +23,7 @@ from langadapt.core.io import (
     canonical_json,
     fsync_path,
     is_full,
+    may_write,
     pretty_json,
     read_json_object,
     replace_durably,
@@ -362,11 +362,6 @@ def _disk_error(error: OSError, place: Path) -> Exception:
             hint="free some space and run the same command again",
         )
     return error
-
-
-def may_write(folder: Path) -> bool:
-    """Can files be made in it, as far as its mode and its disk tell?"""
-    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _make_parent(place: Path) -> None:

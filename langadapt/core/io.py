@@ -140,6 +140,11 @@ def write_json_lines(path: Path, values: Iterable[object]) -> None:
             file.write(canonical_json(value) + "\n")
 
 
+def may_write(folder: Path) -> bool:
+    """Can files be made in it, as far as its mode and its disk tell?"""
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def free_disk_bytes(folder: Path) -> int:
     """Free bytes on the file system of the nearest existing parent of `folder`."""
     place = folder
