@@ -60,7 +60,7 @@ def test_a_recipe_is_refused_before_its_first_step(verb: str, fields: str, words
     assert "problems" not in caught.value.message
 
 
-@pytest.mark.parametrize("verb", INPUTS.keys() - {"select", "evaluate", "calibrate"})
+@pytest.mark.parametrize("verb", sorted(INPUTS.keys() - {"select", "evaluate", "calibrate"}))
 def test_the_usual_settings_of_each_verb_pass(verb: str) -> None:
     Path("r.yaml").write_text(f"steps:\n  a: {{use: {verb}, {INPUTS[verb]}}}\n")
     assert list(build(Path("r.yaml")).steps) == ["a"]
