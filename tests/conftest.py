@@ -58,6 +58,15 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _timed_at_a_glance() -> None:
+    """A price times a layer for a second and a half, so that it is good to some per cent: no test needs that."""
+    from langadapt.train import cost
+
+    timed = cost._time
+    cost._time = lambda job, device, budget_seconds: timed(job, device, min(budget_seconds, 0.05))
+
+
 @pytest.fixture(autouse=True)
 def _quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prices of a busy machine say so, and the machine that runs the tests is one; a test that wants it says so."""
