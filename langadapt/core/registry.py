@@ -66,8 +66,12 @@ def method(
 
 def method_names(room: str) -> list[str]:
     """Public names of the methods of a room: its own files that mark one, then entry points `langadapt.<room>`."""
-    own = source_names(f"langadapt.{room}", containing="\n@method(")
+    own = _own_names(room)
     return own + sorted(point.name for point in entry_points(group=f"langadapt.{room}") if point.name not in own)
+
+
+def _own_names(room: str) -> list[str]:
+    return source_names(f"langadapt.{room}", containing="\n@method(")
 
 
 def load_verb(name: str) -> ModuleType:
@@ -78,12 +82,11 @@ def load_verb(name: str) -> ModuleType:
 
 def load_method(room: str, name: str, word: str = "") -> Method:
     """Import one method of a room; ConfigError with the nearest name if there is none. `word` is what its user says."""
-    _check_name(name, method_names(room), word or f"method of `{room}`")
-    points = {point.name: point for point in entry_points(group=f"langadapt.{room}")}
-    own = source_names(f"langadapt.{room}", containing="\n@method(")
-    if name in own:
+    if name in _own_names(room):
         module = importlib.import_module(f"langadapt.{room}.{name.replace('-', '_')}")
     else:
+        _check_name(name, method_names(room), word or f"method of `{room}`")
+        points = {point.name: point for point in entry_points(group=f"langadapt.{room}")}
         module = importlib.import_module(points[name].module)
     for value in vars(module).values():
         facts = getattr(value, "__dict__", {}).get("langadapt_method")
