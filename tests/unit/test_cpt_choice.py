@@ -24,31 +24,15 @@ from langadapt.steps import cpt
 from langadapt.steps._cpt_choice import Chooser
 from langadapt.train import combine
 from tests.fixtures.measured import given_statistics
+from tests.fixtures.moving import Given
 from tests.fixtures.tiny import tiny_corpus, tiny_model
 
 RUN: dict[str, Any] = {"steps": 3, "batch_tokens": 64, "compute": "fp32", "learning_rate": 1e-3}
 
 
-class Given:
-    """A model, data in two languages, statistics made by hand."""
-
-    def __init__(self, folder: Path) -> None:
-        self.model = tiny_model(folder / "model", tied=False)
-        texts = {lang: str(tiny_corpus(folder / "text", lang, 40)) for lang in ("en", "hu")}
-        self.texts = texts
-        self.data = langadapt.mix(
-            out=folder / "data", model=self.model, corpora=texts, replay={"en": 0.5}, block_tokens=32,
-            document_separator="<s>",
-        ).path  # fmt: skip
-        self.statistics = given_statistics(folder / "statistics", self.model)
-
-    def train(self, out: Path, **more: Any) -> Any:
-        return langadapt.cpt(out=out, **({"model": self.model, "data": self.data} | RUN | more))
-
-
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
-    return Given(tmp_path_factory.mktemp("choice"))
+    return Given(tmp_path_factory.mktemp("choice"), RUN, tied=False)
 
 
 def test_a_selection_in_place_of_a_strategy_gives_the_same_model(given: Given, tmp_path: Path) -> None:
@@ -196,7 +180,7 @@ def test_new_tokens_that_nothing_will_train_are_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wishes: dict[str, Any], warned: bool
 ) -> None:
     """Before the first step: how much may move, and that the rows of new tokens are not among it."""
-    given, notes = Given(tmp_path / "given"), list[str]()
+    given, notes = Given(tmp_path / "given", RUN, tied=False), list[str]()
     rows = model_facts(given.model)["rows"]
     write_origin(given.model, np.where(np.arange(rows) % 8 == 5, -1, np.arange(rows)).astype(np.int32))
     statistics = given_statistics(tmp_path / "statistics", given.model)

@@ -18,33 +18,18 @@ from langadapt.core.verb import load, price, resolved
 from langadapt.select.selection import read_selection
 from langadapt.train.optimiser import Optimiser
 from langadapt.train.stages import joined
-from tests.fixtures.measured import given_statistics
-from tests.fixtures.tiny import tiny_corpus, tiny_model
+from tests.fixtures.moving import Given
 
 # so small a rate that no number in fp32 moves by it
 STILL = 1e-30
 
 
-class Given:
-    """A model, data in two languages, statistics made by hand."""
-
-    def __init__(self, folder: Path) -> None:
-        self.model = tiny_model(folder / "model")
-        texts = {lang: str(tiny_corpus(folder / "text", lang, 40)) for lang in ("en", "hu")}
-        self.data = langadapt.mix(
-            out=folder / "data", model=self.model, corpora=texts, replay={"en": 0.5}, block_tokens=32,
-            document_separator="<s>",
-        ).path  # fmt: skip
-        self.statistics = given_statistics(folder / "statistics", self.model)
-
-    def train(self, out: Path, **more: Any) -> Any:
-        usual = {"steps": 4, "batch_tokens": 64, "compute": "fp32", "learning_rate": 1e-3}
-        return langadapt.cpt(out=out, model=self.model, data=self.data, **(usual | more))
+RUN: dict[str, Any] = {"steps": 4, "batch_tokens": 64, "compute": "fp32", "learning_rate": 1e-3}
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
-    return Given(tmp_path_factory.mktemp("stages"))
+    return Given(tmp_path_factory.mktemp("stages"), RUN)
 
 
 PAIRS: list[tuple[dict[str, Any], dict[str, Any]]] = [
