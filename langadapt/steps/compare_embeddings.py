@@ -18,7 +18,7 @@ from langadapt.steps._compare_text import Manner, text_inputs
 from langadapt.steps._init_config import InitConfig
 
 KIND = "comparison"
-SCHEMA = 1
+SCHEMA = 2
 HEAVY = True
 
 

@@ -18,7 +18,7 @@ from langadapt.steps._init_auto import AUTO, auto_candidates, check_auto, compar
 from langadapt.steps._init_config import InitConfig, helper_is_learned, helper_needs_text
 
 KIND = "model"
-SCHEMA = 1
+SCHEMA = 2
 # Python with torch and transformers loaded, before any weight.
 _PROGRAM_BYTES = 530_000_000
 

@@ -93,11 +93,12 @@ def test_position_weights_equal_the_oracle(word: str, slope: float) -> None:
         np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_at_the_usual_slope_the_last_piece_counts_86_percent() -> None:
-    line = position_weighted(inputs_for(["abc"], "input"), Weighted())
-    assert line.values[-1] == pytest.approx(0.8668, abs=1e-4)
-    head = position_weighted(inputs_for(["abc"], "head"), Weighted())
-    assert head.values[0] == pytest.approx(0.8668, abs=1e-4)
+@pytest.mark.parametrize(("options", "share"), [(Weighted(), 0.7307), (Weighted(slope=2.0), 0.8668)])
+def test_the_last_of_three_pieces_counts_73_percent_and_87_as_published(options: Weighted, share: float) -> None:
+    line = position_weighted(inputs_for(["abc"], "input"), options)
+    assert line.values[-1] == pytest.approx(share, abs=1e-4)
+    head = position_weighted(inputs_for(["abc"], "head"), options)
+    assert head.values[0] == pytest.approx(share, abs=1e-4)
 
 
 def test_the_mean_column_is_the_mean_of_the_population_only() -> None:
