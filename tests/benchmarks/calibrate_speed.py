@@ -110,7 +110,8 @@ def price(folder: Path, text: Path, given: argparse.Namespace, out: Path) -> Non
         raise SystemExit((out.parent / "calibrate.log").read_text())
     tokens = json.loads((out / "artifact.json").read_text())["facts"]["languages"]["hu"]["tokens"]
     prices.append(priced([*command, "--out", f"{out}-again"]))
-    peak = used.ru_maxrss * 1024 / 1e9
+    # not `used.ru_maxrss`: that begins with what this process held when it forked
+    peak = json.loads((out / "run.json").read_text())["peak_memory_bytes"] / 1e9
     print(f"price of calibrate, {tokens:,} tokens: predicted, taken, predicted / taken")
     for when, found in zip(("before", "after"), prices, strict=True):
         seconds, memory = found["seconds"], found["memory_bytes"] / 1e9
