@@ -323,7 +323,9 @@ def test_a_transposed_layer_has_the_gradient_of_the_plain_one(axis: int) -> None
         assert each.weight.grad is None or not each.weight.grad.any()
     one, other = ({part.name: part.moving.grad for part in found.sliced} for found in parts)
     assert one["weight"] is not None and other["weight"] is not None
-    assert torch.allclose(one["weight"], other["weight"].T) and torch.allclose(one["bias"], other["bias"])
+    # sums in another order: an entry near 0 may be off by a part of the large ones
+    torch.testing.assert_close(one["weight"], other["weight"].T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one["bias"], other["bias"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("tied", [True, False])
