@@ -23,7 +23,6 @@ from tests.fixtures.moving import Given
 # so small a rate that no number in fp32 moves by it
 STILL = 1e-30
 
-
 RUN: dict[str, Any] = {"steps": 4, "batch_tokens": 64, "compute": "fp32", "learning_rate": 1e-3}
 
 
