@@ -52,11 +52,12 @@ def passages(corpus: Path) -> list[Any]:
 
 def score(folder: Path, separator: str, corpora: Mapping[str, Path]) -> dict[str, Any]:
     """Nats, bytes and tokens of every segment, by language; and the rows of the model, for guessing."""
+    from langadapt.model.compute import choose_device
     from langadapt.model.facts import model_facts
     from langadapt.model.load import load_model, load_tokenizer
     from langadapt.model.score import score_texts
 
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    model, tokenizer = load_model(folder).to(choose_device()), load_tokenizer(folder)
     prefix = tokenizer.get_vocab()[separator]
     found: dict[str, Any] = {"rows": model_facts(folder)["rows"]}
     for lang, corpus in corpora.items():
