@@ -2,7 +2,8 @@
 
 Two comparisons of logits on text: before and after merging and rounding (a bound that suits the dtype), then the model
 in memory with the folder that was written (the same numbers, so a tight bound). The second is what catches a head that
-was not tied again, a tensor under a wrong name, or a matrix that was written transposed.
+was not tied again, a tensor under a wrong name, or a matrix that was written transposed. Both are made in float64, so
+that what differs is what the weights say, not how a kernel of this machine rounds its sums.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from langadapt.model.save import stored_as, write_model, write_tensors
 from langadapt.model.tables import table_names
 from langadapt.model.weights import DTYPE_NAMES, open_weights
 from langadapt.train.adapters import NAME, Adapter
+from langadapt.train.in_double import InDouble
 from langadapt.train.slices import Parts
 
 # What is written of a tensor: its values, or a function that makes them when they are written.
@@ -118,12 +120,13 @@ def difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> fl
 
 @torch.no_grad()
 def _logits(model: Any, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Logits [L, V] of each text in fp32, on the CPU."""
+    """Logits [L, V] of each text in float64, on the CPU."""
     model.eval()
-    return [
-        model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False).logits[0].float().cpu()
-        for ids in texts
-    ]
+    with InDouble():
+        return [
+            model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False).logits[0].cpu()
+            for ids in texts
+        ]
 
 
 def save_adapter(

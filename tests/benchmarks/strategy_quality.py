@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.strategy_quality WORK --model FOLDER_OR_GGUF --target hu=TEXT --source en=TEXT \\
         --other TEXT [--lid FILE] [--size 6k] [--seeds 3] [--steps 100] [--replay 0.2] [--threads 2] \\
-        [--only ARM/SEED]... [--again] [--dry-run]
+        [--only ARM/SEED]... [--again] [--dry-run] [--peaks]
     python -m tests.benchmarks.strategy_quality WORK --table docs/which-strategy.md
 
 A cell is an arm and a seed: `cpt` for `--steps` steps of 1,024 tokens from one model with new tokens and their rows,
@@ -11,6 +11,7 @@ a process of its own, so that its time and its peak of memory are its own. What 
 WORK/results.jsonl; one that is there is left out unless `--again`, and one that was killed goes on where it was, so the
 same command can be run until all is done. `--only` takes wild cards (`ssu/*`). Text is raw: WORK/steps holds what the
 product's own verbs make of it (prepare, extend-vocab, init-embeddings, mix, calibrate), once for all cells.
+`--peaks` makes no cells: it measures the memory of two steps of each arm, in fp32 on the CPU.
 
 Seeds change the order of the data and what is drawn at random. All arms of a seed see the same stream, but those that
 are about the stream (`no-replay`, `curriculum`). Learning rates are those that the product chooses by itself.
@@ -35,6 +36,8 @@ STEP_TOKENS = 1024
 _STATE_BYTES = 16
 # And of its moving average, where there is one.
 _AVERAGE_BYTES = 4
+# Moments and checkpoints are there after the first.
+_PEAK_STEPS = 2
 SETS = ("target", "source", "other")
 
 
@@ -135,22 +138,33 @@ class Bench:
         corpora = (f"{self.target}={self.corpus('target')}", f"{self.source}={self.corpus('source')}")
         return self.step("statistics", "calibrate", str(self.init()), *corpora, "--tokens", self.given.calibrate_tokens)
 
+    def train(self, arm: Arm, seed: int, out: Path, *words: str) -> None:
+        """`cpt` of an arm, with more flags."""
+        given = ("--statistics", str(self.statistics())) if arm.measured else ()
+        options = [part for text in arm.options for part in ("-o", text)]
+        # fmt: off
+        self.run("cpt", str(self.init()), str(self.data(arm, seed)), "--out", str(out), "--strategy", arm.strategy,
+                 *given, *options, "--lang", self.target, "-o", f"batch_tokens={STEP_TOKENS}", "--max-forgetting",
+                 "1000", "-o", "keep_checkpoints=1", "--seed", str(seed), "-o", f"threads={self.given.threads}", *words)
+        # fmt: on
+
+    def peak(self, name: str) -> dict[str, Any]:
+        """Most memory that a run of an arm holds, on the CPU, with loading and writing."""
+        out = self.work / "peaks" / name
+        shutil.rmtree(out, ignore_errors=True)
+        self.train(ARMS[name], 0, out, "--steps", str(_PEAK_STEPS), "--device", "cpu", "--compute", "fp32")
+        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        shutil.rmtree(out)
+        return {"arm": name, "seed": 0, "peak_bytes": run["peak_memory_bytes"]}
+
     def cell(self, name: str, seed: int) -> dict[str, Any]:
         """One arm with one seed, from the shared model to its scores."""
         arm, began, before = ARMS[name], time.monotonic(), os.getloadavg()[0]
         folder = self.work / "cells" / f"{name}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
-        init, data = self.init(), self.data(arm, seed)
-        given = ("--statistics", str(self.statistics())) if arm.measured else ()
-        options = [part for text in arm.options for part in ("-o", text)]
         trained, scores = folder / "trained", folder / "scores"
         if not (trained / "artifact.json").is_file():
-            # fmt: off
-            self.run("cpt", str(init), str(data), "--out", str(trained), "--strategy", arm.strategy, *given, *options,
-                     "--lang", self.target, "--steps", str(self.given.steps), "-o", f"batch_tokens={STEP_TOKENS}",
-                     "--max-forgetting", "1000", "-o", "keep_checkpoints=1", "--seed", str(seed),
-                     "-o", f"threads={self.given.threads}")
-            # fmt: on
+            self.train(arm, seed, trained, "--steps", str(self.given.steps))
         sets = [part for role in SETS for part in ("--set", f"{role}={self.corpus(role)}")]
         if not (scores / "artifact.json").is_file():
             self.run("evaluate", self.given.model, str(trained), *sets, "--out", str(scores), "-o", "context_bytes=600",
@@ -213,7 +227,7 @@ def answers(scores: Path) -> dict[str, float] | None:
 
 
 def costs(trained: Path, *, averaged: bool) -> dict[str, Any]:
-    """Numbers that moved, bytes of masters, gradients and moments, peak memory and seconds of the whole run."""
+    """Numbers that moved, bytes of masters, gradients and moments, seconds of the whole run."""
     facts = json.loads((trained / "artifact.json").read_text(encoding="utf-8"))["facts"]
     run = json.loads((trained / "run.json").read_text(encoding="utf-8"))
     timings = map(json.loads, (trained / "timings.jsonl").read_text(encoding="utf-8").splitlines())
@@ -222,7 +236,6 @@ def costs(trained: Path, *, averaged: bool) -> dict[str, Any]:
         "trained": facts["trained_parameters"],
         "state_bytes": facts["trained_parameters"] * (_STATE_BYTES + (_AVERAGE_BYTES if averaged else 0)),
         "learning_rate": facts["learning_rate"],
-        "peak_bytes": run["peak_memory_bytes"],
         "seconds": run["seconds"],
         "step_seconds": steps[len(steps) // 2] if steps else None,
     }
@@ -246,29 +259,34 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--dry-run", action="store_true", help="say which cells are to be made")
+    parser.add_argument("--peaks", action="store_true", help="measure memory instead")
     parser.add_argument("--table", type=Path)
     given = parser.parse_args()
     if given.table:
         found = results(given.work, "arm")
         if not found:
             parser.error(f"{given.work} holds no results")
-        fill(given.table, BEGIN, table(found))
+        in_order = {cell: found[cell] for cell in wanted(list(ARMS), given.seeds, []) if cell in found}
+        peaks = {name: entry["peak_bytes"] for (name, _), entry in results(given.work / "peaks", "arm").items()}
+        fill(given.table, BEGIN, table(in_order, peaks))
         return
     if not (given.model and given.target and given.source and given.other):
         parser.error("--model, --target, --source and --other are needed")
     bench = Bench(given)
-    there = {} if given.again else results(given.work, "arm")
+    kept = given.work / "peaks" if given.peaks else given.work
+    there = {} if given.again else results(kept, "arm")
     lacking = {name: why for name, arm in ARMS.items() if (why := bench.lacks(arm)) is not None}
     for name, why in lacking.items():
         say(f"{name}: left out, {why}")
-    for name, seed in wanted(list(ARMS), given.seeds, given.only):
+    for name, seed in wanted(list(ARMS), 1 if given.peaks else given.seeds, given.only):
         done = there.get((name, seed), {})
-        if name in lacking or (done.get("steps"), done.get("set_bytes")) == (given.steps, given.set_bytes):
+        same = "peak_bytes" in done or (done.get("steps"), done.get("set_bytes")) == (given.steps, given.set_bytes)
+        if name in lacking or (done and same):
             continue
         say(f"{time.strftime('%H:%M')} {name}, seed {seed}")
         if given.dry_run:
             continue
-        add_result(given.work, bench.cell(name, seed))
+        add_result(kept, bench.peak(name) if given.peaks else bench.cell(name, seed))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ _TITLES = {"target": "{}", "source": "{}, replayed domain", "other": "{}, other 
 Runs = Sequence[Mapping[str, Any]]
 
 
-def table(results: Results) -> str:
+def table(results: Results, peaks: Mapping[str, float]) -> str:
     """Two tables, one row an arm: bits per byte with the difference from `full` (95 %), and what it cost.
 
-    Values are means over seeds, with half of how far the seeds lie apart. Differences are paired: of the seeds that
-    both have, resampled over segments.
+    `peaks` are bytes by arm. Values are means over seeds, with half of how far the seeds lie apart. Differences are
+    paired: of the seeds that both have, resampled over segments.
     """
     grouped: dict[str, list[Mapping[str, Any]]] = {}
     for (name, _), entry in results.items():
@@ -45,7 +45,7 @@ def table(results: Results) -> str:
         less = f" ({len(asked)} seeds)" if 0 < len(asked) < len(runs) else ""
         quality.append(row + ([_spread(asked) + less if asked else "-"] if icl else []))
         cost.append([f"`{name}`", f"{runs[0]['trained']:,}", _bytes(runs[0]["state_bytes"]),
-                     _bytes(max(run["peak_bytes"] for run in runs))])  # fmt: skip
+                     _bytes(peaks.get(name))])  # fmt: skip
     return f"After {first['steps']} steps:\n\n{_markdown(quality)}\n\n{_markdown(cost)}"
 
 
