@@ -122,7 +122,7 @@ class Languages:
         self.targets = frozenset(targets | ({wishes.lang} if wishes.lang else set()))
         self.source = wishes.source or (replayed[0] if len(replayed) == 1 else None)
         self.every = frozenset(targets) | frozenset(replayed)
-        self._replayed = replayed
+        self._replayed, self._asked = replayed, wishes.source
 
     def to_measure(self, settings: Options) -> list[str]:
         """Those that a strategy looks at: what is learned, what it is compared with. ConfigError if it cannot be."""
@@ -136,8 +136,16 @@ class Languages:
         return langs
 
     def warn_of_source(self, strategies: Iterable[tuple[str, Mapping[str, Any]]], progress: Progress) -> None:
-        """Say that a language is both learned and shielded: right for a new subject, wrong for a new language."""
-        shields = [name for name, given in strategies if "source statistics" in named(name, given)[0].facts.needs]
+        """Say that a language is both learned and shielded: right for a new subject, wrong for a new language.
+
+        Also that one was named and nothing shields it.
+        """
+        chosen = [(name, named(name, given)[0].facts.needs) for name, given in strategies]
+        shields = [name for name, needs in chosen if "source statistics" in needs]
+        if self._asked and not shields:
+            progress.warn(
+                f"`--source {self._asked}` changes nothing: `{chosen[-1][0]}` shields no language, as `ssu` does"
+            )
         if shields and self.source in self.targets:
             progress.warn(
                 f"`{shields[0]}` shields `{self.source}`, which is also what is learned; "
@@ -193,7 +201,8 @@ class Chooser:
         ConfigError if the data lack a language that has to be measured, DataError if the model lacks what is chosen.
         """
         check_subject(self._wishes, self._model, maybe(self._out.inputs, "statistics"))
-        self._languages.warn_of_source(strategies_of(self._wishes), self._out.progress)
+        if self._wishes.selection is None:
+            self._languages.warn_of_source(strategies_of(self._wishes), self._out.progress)
         wishes = wanted_of(self._wishes, self._data, run_tokens)
         if wishes is None:
             return

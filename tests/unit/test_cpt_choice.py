@@ -323,16 +323,24 @@ def test_a_strategy_without_its_statistics_is_an_error(given: Given, tmp_path: P
         price(verb, config, resolved(verb, config))
 
 
-def test_shielding_what_is_learned_is_said(given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "source", "said"),
+    [("ssu", "hu", "which is also what is learned"), ("full", "en", "`full` shields no language"),
+     ("ssu", "en", None), ("full", None, None)],
+)  # fmt: skip
+def test_a_source_that_is_learned_or_that_nothing_shields_is_told(
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, source: str | None, said: str | None
+) -> None:
     monkeypatch.setattr(cpt, "_train", lambda *args: (_ for _ in ()).throw(Interrupted("stopped")))
-    for source, said in (("hu", True), ("en", False)):
-        notes: list[str] = []
-        with pytest.raises(Interrupted):
-            given.train(
-                tmp_path / source, strategy="ssu", source=source, statistics=given.statistics,
-                listener=lambda event, notes=notes: notes.append(getattr(event, "text", "")),
-            )  # fmt: skip
-        assert any("which is also what is learned" in note for note in notes) == said
+    notes: list[str] = []
+    statistics = {"statistics": given.statistics} if strategy == "ssu" else {}
+    with pytest.raises(Interrupted):
+        given.train(
+            tmp_path / "out", strategy=strategy, source=source, **statistics,
+            listener=lambda event: notes.append(getattr(event, "text", "")),
+        )  # fmt: skip
+    assert [note for note in notes if "--source" in note] == [note for note in notes if said and said in note]
+    assert said is None or any(said in note for note in notes)
 
 
 def test_a_method_of_a_third_party_is_checked(given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
