@@ -2,11 +2,12 @@
 
 Two comparisons of logits on text: before and after merging and rounding (a bound that suits the dtype), then the model
 in memory with the folder that was written (the same numbers, so a tight bound). The second is what catches a head that
-was not tied again, a tensor under a wrong name, or a matrix that was written transposed. Both are made in float64, so
-that what differs is what the weights say, not how a kernel of this machine rounds its sums.
+was not tied again, a tensor under a wrong name, or a matrix that was written transposed. Both are made in float64 where
+the model can be, so that what differs is what the weights say, not how a kernel of this machine rounds its sums.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,14 @@ def write_merged(
     """
     model: Any = adapter.model
     dtype_of, tables = stored_dtypes(base), table_names(model)
-    trained = _logits(model, texts)
+    arithmetic = _arithmetic(model, texts[0])
+    trained = _logits(model, texts, arithmetic)
     if keep:
         save_adapter(adapter, out / FOLDER, dtype_of, also=frozenset(part.name for part in parts.sliced))
     merged = adapter.merge(dtype_of)
     for part in parts.sliced:
         part.round(dtype_of(part.name))
-    rounded = _logits(model, texts)
+    rounded = _logits(model, texts, arithmetic)
     coarsest = max((value.dtype for value in merged.values()), key=lambda dtype: _ROUNDING[dtype])
     merging = difference(trained, rounded)
     if not merging <= _ROUNDING[coarsest]:
@@ -94,7 +96,7 @@ def write_merged(
     for value in model.parameters():
         value.data = value.data.new_empty(0)  # the folder is loaded whole next: do not hold two models
     again = load_model(out)
-    reading = difference(rounded, _logits(again, texts))
+    reading = difference(rounded, _logits(again, texts, arithmetic))
     if table_names(again) != tables or not reading <= _READ_AGAIN:
         raise LangadaptError(
             f"the model that was written is not the one that was trained: its logits differ by {reading:.2g} of their "
@@ -118,13 +120,24 @@ def difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> fl
     return float((gap / max(own, 1e-30)) ** 0.5)
 
 
+def _arithmetic(model: Any, text: Sequence[int]) -> type[InDouble] | type[nullcontext[None]]:
+    """float64, or as the model computes where it cannot: experts of a mixture have kernels for fewer bits only."""
+    try:
+        _logits(model, [text[:2]], InDouble)
+    except (RuntimeError, TypeError, ValueError):
+        return nullcontext
+    return InDouble
+
+
 @torch.no_grad()
-def _logits(model: Any, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+def _logits(
+    model: Any, texts: Sequence[Sequence[int]], arithmetic: type[InDouble] | type[nullcontext[None]]
+) -> list[torch.Tensor]:
     """Logits [L, V] of each text in float64, on the CPU."""
     model.eval()
-    with InDouble():
+    with arithmetic():
         return [
-            model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False).logits[0].cpu()
+            model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False).logits[0].double().cpu()
             for ids in texts
         ]
 

@@ -60,3 +60,9 @@ def test_a_merged_adapter_is_judged_by_its_weights_and_not_by_sloppy_kernels(
     monkeypatch.setattr(functional, "linear", sloppy)
     made = train(tmp_path, tiny_model(tmp_path / "base"))
     assert read_json_object(made.path / "run.json")["compared"]["merging"] < 1e-6
+
+
+def test_a_mixture_whose_kernels_know_no_float64_is_compared_as_it_computes(tmp_path: Path) -> None:
+    options = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]}
+    made = train(tmp_path, tiny_model(tmp_path / "base", arch="mixtral", tied=False), strategy_options=options)
+    assert 1e-9 < read_json_object(made.path / "run.json")["compared"]["merging"] < 1e-5
