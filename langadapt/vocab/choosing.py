@@ -21,7 +21,6 @@ import numpy as np
 from langadapt.core.progress import Progress
 from langadapt.core.types import NewToken
 from langadapt.model.spelling import Spelling
-from langadapt.vocab.dropping import Cuts, Words
 from langadapt.vocab.family import Growth, Wish
 from langadapt.vocab.guard import Guard
 from langadapt.vocab.letters import became_unknown, is_closed
@@ -34,6 +33,8 @@ from langadapt.vocab.tokenizer_file import Merge, TokenizerFile, encode_all
 # Each round asks for what the last ones lost and a quarter more; what is over is cut off.
 _ROUNDS = 12
 _SPARE = 16
+# Words cut at once: bounds the memory of the library's results (about 1 kB a word).
+_BATCH = 20_000
 
 
 @dataclass(frozen=True)
@@ -225,40 +226,29 @@ class SetFamily:
     ) -> tuple[list[Candidate], dict[str, int]]:
         """Drop tokens until each is used `min_count` times; those that hardly come out go first, for their uses go to
         others."""
-        listed, fixed = [*letters, *candidates], len(letters)
-        cuts = self._cuts(text, listed, fixed)
-        there = np.ones(len(listed), bool)
-        for least in (max(1, min_count // 2), *[min_count] * (len(candidates) + 1)):
-            counts = cuts.counts()
-            enough = there & (counts >= least)
-            enough[:fixed] = True
-            if least == min_count and np.array_equal(enough, there):
+        kept = list(candidates)
+        for least in (max(1, min_count // 2), *[min_count] * (len(kept) + 1)):
+            uses = self._uses(text, [*letters, *kept])
+            enough = [candidate for candidate in kept if uses[candidate.piece] >= least]
+            if len(enough) == len(kept) and least == min_count:
                 break
-            cuts.keep(enough)
-            there = enough
-        totals = {one.piece: int(count) for one, count, kept in zip(listed, counts, there, strict=True) if kept}
-        return [one for one, kept in zip(candidates, there[fixed:], strict=True) if kept], totals
+            kept = enough
+        return kept, uses
 
     def _uses(self, text: "Text", candidates: Sequence[Candidate]) -> dict[str, int]:
         """How often the words end with each new token when exactly these are added."""
-        counts = self._cuts(text, candidates, len(candidates)).counts()
-        return {one.piece: int(count) for one, count in zip(candidates, counts, strict=True)}
-
-    def _cuts(self, text: "Text", candidates: Sequence[Candidate], fixed: int) -> Cuts:
-        """The words as they are cut with these tokens, of which the first `fixed` stay."""
-        base, scores = self._base, [one.score for one in candidates]
-        alone = {piece for piece in base.vocab if len(piece) == 1} | {one.piece for one in candidates[:fixed]}
-        scored = any(score is not None for score in scores)
-        unread = np.array([scored and not alone.issuperset(word) for word in text.words], bool)
-        return Cuts(
-            Words(text.words, np.asarray(text.weights, np.int64), unread),
-            lambda numbers: base.model_stage(self.merges_of(candidates[number] for number in numbers)),
-            len(candidates),
-            first=base.next_id,
-            unknown=base.unknown,
-            scores=np.array([np.nan if score is None else score for score in scores]),
-            lowest=base.lowest_score if scored else None,
-        )
+        merges = self.merges_of(candidates)
+        first = self._base.next_id
+        totals = np.zeros(len(merges), np.int64)
+        model = self._base.model_stage(merges)
+        for start in range(0, len(text.words), _BATCH):
+            cut = list(encode_all(model, text.words[start : start + _BATCH]))
+            ids = np.fromiter((number for segment in cut for number in segment), np.int64)
+            lengths = [len(segment) for segment in cut]
+            weight = np.repeat(np.asarray(text.weights[start : start + _BATCH], np.int64), lengths)
+            new = ids >= first
+            np.add.at(totals, ids[new] - first, weight[new])
+        return {merge.piece: int(total) for merge, total in zip(merges, totals, strict=True)}
 
     def _growth(
         self, chosen: Sequence[Candidate], uses: Mapping[str, int], left_out: Mapping[str, int], wish: Wish
