@@ -28,6 +28,7 @@ from langadapt.train.slices import Parts
 
 # What is written of a tensor: its values, or a function that makes them when they are written.
 Replaced = torch.Tensor | Callable[[], torch.Tensor]
+Arithmetic = type[InDouble] | type[nullcontext[None]]
 
 FOLDER = "adapter"
 # Root mean square of the difference, as a share of that of the logits. Rounding to the dtype of the files made, on
@@ -75,8 +76,7 @@ def write_merged(
     """
     model: Any = adapter.model
     dtype_of, tables = stored_dtypes(base), table_names(model)
-    arithmetic = _arithmetic(model, texts[0])
-    trained = _logits(model, texts, arithmetic)
+    arithmetic, trained = _logits_in_double(model, texts)
     if keep:
         save_adapter(adapter, out / FOLDER, dtype_of, also=frozenset(part.name for part in parts.sliced))
     merged = adapter.merge(dtype_of)
@@ -120,19 +120,19 @@ def difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> fl
     return float((gap / max(own, 1e-30)) ** 0.5)
 
 
-def _arithmetic(model: Any, text: Sequence[int]) -> type[InDouble] | type[nullcontext[None]]:
-    """float64, or as the model computes where it cannot: experts of a mixture have kernels for fewer bits only."""
+def _logits_in_double(model: Any, texts: Sequence[Sequence[int]]) -> tuple[Arithmetic, list[torch.Tensor]]:
+    """Logits, and how they were made: as the model computes where it cannot in float64.
+
+    Experts of a mixture have kernels for fewer bits only.
+    """
     try:
-        _logits(model, [text[:2]], InDouble)
+        return InDouble, _logits(model, texts, InDouble)
     except (RuntimeError, TypeError, ValueError):
-        return nullcontext
-    return InDouble
+        return nullcontext, _logits(model, texts, nullcontext)
 
 
 @torch.no_grad()
-def _logits(
-    model: Any, texts: Sequence[Sequence[int]], arithmetic: type[InDouble] | type[nullcontext[None]]
-) -> list[torch.Tensor]:
+def _logits(model: Any, texts: Sequence[Sequence[int]], arithmetic: Arithmetic) -> list[torch.Tensor]:
     """Logits [L, V] of each text in float64, on the CPU."""
     model.eval()
     with arithmetic():

@@ -7,10 +7,10 @@
 
 A cell is an arm and a seed: `cpt` for `--steps` steps of 1,024 tokens from one model with new tokens and their rows,
 then `evaluate` against the base on held-out text of the target, of the replayed source, and of another domain. Each is
-a process of its own, so that its time and its peak of memory are its own. What a cell gave is appended to
-WORK/results.jsonl; one that is there is left out unless `--again`, and one that was killed goes on where it was, so the
-same command can be run until all is done. `--only` takes wild cards (`ssu/*`). Text is raw: WORK/steps holds what the
-product's own verbs make of it (prepare, extend-vocab, init-embeddings, mix, calibrate), once for all cells.
+a process of its own, so that its time is its own. What a cell gave is appended to WORK/results.jsonl; one that is there
+is left out unless `--again`, and one that was killed goes on where it was, so the same command can be run until all is
+done. `--only` takes wild cards (`ssu/*`). Text is raw: WORK/steps holds what the product's own verbs make of it
+(prepare, extend-vocab, init-embeddings, mix, calibrate), once for all cells.
 `--peaks` makes no cells: it measures the memory of two steps of each arm, in fp32 on the CPU.
 
 Seeds change the order of the data and what is drawn at random. All arms of a seed see the same stream, but those that
@@ -266,7 +266,7 @@ def main() -> None:
         found = results(given.work, "arm")
         if not found:
             parser.error(f"{given.work} holds no results")
-        in_order = {cell: found[cell] for cell in wanted(list(ARMS), given.seeds, []) if cell in found}
+        in_order = {cell: found[cell] for name in ARMS for cell in found if cell[0] == name}
         peaks = {name: entry["peak_bytes"] for (name, _), entry in results(given.work / "peaks", "arm").items()}
         fill(given.table, BEGIN, table(in_order, peaks))
         return
@@ -274,14 +274,14 @@ def main() -> None:
         parser.error("--model, --target, --source and --other are needed")
     bench = Bench(given)
     kept = given.work / "peaks" if given.peaks else given.work
+    asked = {} if given.peaks else {"steps": given.steps, "set_bytes": given.set_bytes}
     there = {} if given.again else results(kept, "arm")
     lacking = {name: why for name, arm in ARMS.items() if (why := bench.lacks(arm)) is not None}
     for name, why in lacking.items():
         say(f"{name}: left out, {why}")
     for name, seed in wanted(list(ARMS), 1 if given.peaks else given.seeds, given.only):
-        done = there.get((name, seed), {})
-        same = "peak_bytes" in done or (done.get("steps"), done.get("set_bytes")) == (given.steps, given.set_bytes)
-        if name in lacking or (done and same):
+        done = there.get((name, seed))
+        if name in lacking or (done is not None and asked.items() <= done.items()):
             continue
         say(f"{time.strftime('%H:%M')} {name}, seed {seed}")
         if given.dry_run:
