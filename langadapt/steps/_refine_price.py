@@ -138,7 +138,7 @@ def _training_bytes(
     layers = min(config.layer or shape.layers, shape.layers) if not config.next_token else shape.layers
     tokens = micro_batch * learned.longest()[0]
     heap = tokens * layers * activation_bytes(shape, work)
-    heap += hole_bytes(shape, tokens) * layers / shape.layers if on_cpu else 0
+    heap += hole_bytes(shape, tokens, compute) * layers / shape.layers if on_cpu else 0
     # matrices stored in fp32 are narrowed for each forward pass, and the copies live as long as it does
     heap += 2.0 * shape.body if compute == "bf16" and weights >= 4 * shape.parameters else 0.0
     logits = BATCH_TOKENS * shape.rows * (2 if compute == "bf16" else 4)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from langadapt.core.deadline import reserve
+from langadapt.model.compute import has_bf16_units
 from langadapt.train.branch import Branch
 from langadapt.train.cost import write_seconds
 from langadapt.train.ema import Average, Averaging
@@ -92,6 +93,11 @@ def fit(
         _narrow(model)
     if found is not None:
         means = means.as_before(found[1].computed_with)
+    if saves_end and means.compute == "bf16" and not has_bf16_units(means.device):
+        around.progress.warn(
+            f"this {means.device.type} has no bf16 units: it emulates bf16, and a step can take 25 times as long as "
+            "with `--compute fp32`"
+        )
     if means.compute == "fp32":  # as the run began, on a machine that would compute in bf16 by itself
         parts.widen()
     record = {

@@ -31,11 +31,15 @@ CASES: dict[str, dict[str, Any]] = {
     "full, fp32": {"compute": "fp32"},
     "full, one block at once": {"micro_batch_blocks": 1},
     "gradient checkpointing": {"gradient_checkpointing": "on"},
+    "gradient checkpointing, fp32": {"gradient_checkpointing": "on", "compute": "fp32"},
     "embeddings": {"strategy": "embeddings"},
     "lora": {"strategy": "lora"},
     "lora, fp32": {"strategy": "lora", "compute": "fp32"},
     "lora without tables": {"strategy": "lora", "strategy_options": {"train_tables": False}},
     "lora, gradient checkpointing": {"strategy": "lora", "gradient_checkpointing": "on"},
+    "lora, 8 blocks at once, fp32": {
+        "strategy": "lora", "compute": "fp32", "batch_tokens": 2048, "micro_batch_blocks": 8
+    },
     "half of the columns": {"strategy": "random"},
     "half of the columns, fp32": {"strategy": "random", "compute": "fp32"},
     "1 % of the neurons, no tables": {

@@ -96,6 +96,18 @@ def test_activations_are_recomputed_by_itself_when_memory_would_not_do(
     assert files_of(tmp_path / "out") == case.reference
 
 
+@pytest.mark.parametrize(
+    ("compute", "units", "told"), [("bf16", set[str](), 1), ("bf16", {"amx_bf16"}, 0), ("fp32", set[str](), 0)]
+)
+def test_bf16_that_the_processor_emulates_is_told(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch,
+    compute: str, units: set[str], told: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("langadapt.model.compute.cpu_features", lambda path: frozenset(units))
+    run_here(tmp_path / "out", case, notes, compute=compute, steps=2)
+    assert sum("emulates bf16" in note for note in notes) == told
+
+
 def test_a_branch_is_the_uninterrupted_run(tmp_path: Path, case: Case, notes: list[str]) -> None:
     same = {"schedule": "wsd", "warmup_steps": 2, "probe_every": 40}
     run_here(tmp_path / "short", case, notes, **same, keep_branch=True)
