@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.errors import ConfigError
+from langadapt.core.errors import ConfigError, LangadaptError
 from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.types import Estimate, Table
@@ -22,6 +22,8 @@ SCHEMA = 1
 HEAVY = True
 # Digits that survive another number of threads.
 _DIGITS = 6
+# Times the longest old row: learning at the usual rate leaves new rows within those of old ones.
+_RAN_AWAY = 100.0
 # Facts of init-embeddings that were measured on rows which are others now.
 _OF_ROWS_AS_MADE = ("head_mass_nats_mean", "head_mass_nats_highest", "duplicate_rows")
 
@@ -146,6 +148,8 @@ def _write(out: Output, refined: "Refined", counts: Mapping[int, int], ids: list
     tables = open_tables(folder)
     stored = {"input": tables.stored.input, "head": tables.stored.head}
     names = {name: stored[name] for name in refined.rows if stored[name] is not None}
+    for table, name in names.items():
+        _check_lengths_of(refined.rows[table], tables.weights.read(str(name)))
     replaced = {str(name): _with_rows(tables, str(name), refined.rows[table], ids) for table, name in names.items()}
     write_model(folder, out.folder, replaced, progress=out.progress)
     copy_origin(folder, out.folder)
@@ -156,6 +160,19 @@ def _write(out: Output, refined: "Refined", counts: Mapping[int, int], ids: list
     if outside:
         out.progress.warn(f"{outside:,} refined rows are shorter or longer than old rows are: see checks.json")
     return {"checks": len(checks), "norms_outside": outside, "refined_tables": sorted(names)}
+
+
+def _check_lengths_of(rows: Any, table: Any) -> None:
+    """LangadaptError if a row is so long that the learning has run away, not only longer than others."""
+    import torch
+
+    learned, old = (float(torch.linalg.vector_norm(each, dim=1, dtype=torch.float32).max()) for each in (rows, table))
+    if not learned <= _RAN_AWAY * old:
+        raise LangadaptError(
+            f"the learning has run away: a refined row is {learned:.2g} long, and no row of the model was longer than "
+            f"{old:.2g}; nothing was written",
+            hint="use another `--out` with a lower `--learning-rate`",
+        )
 
 
 def _with_rows(tables: Any, name: str, rows: Any, ids: list[int]) -> Callable[[], Any]:

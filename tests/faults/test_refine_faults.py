@@ -122,3 +122,11 @@ def test_memory_that_is_short_is_explained(tmp_path: Path, case: Case, monkeypat
         langadapt.refine_embeddings(out=tmp_path / "out", **(case.config | {"held_out_snippets": 0}))
     assert "micro_batch_snippets" in str(caught.value.hint)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("rate", [1e3, 1e20])
+def test_rows_that_ran_away_are_not_written(tmp_path: Path, case: Case, rate: float) -> None:
+    with pytest.raises(LangadaptError) as caught:
+        langadapt.refine_embeddings(out=tmp_path / "out", **(case.config | {"learning_rate": rate, "steps": 3}))
+    assert "--learning-rate" in str(caught.value.hint)
+    assert not (tmp_path / "out").exists()
