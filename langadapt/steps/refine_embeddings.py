@@ -149,7 +149,7 @@ def _write(out: Output, refined: "Refined", counts: Mapping[int, int], ids: list
     stored = {"input": tables.stored.input, "head": tables.stored.head}
     names = {name: stored[name] for name in refined.rows if stored[name] is not None}
     for table, name in names.items():
-        _check_lengths_of(refined.rows[table], tables.weights.read(str(name)))
+        _refuse_runaway(refined.rows[table], tables.weights.read(str(name)))
     replaced = {str(name): _with_rows(tables, str(name), refined.rows[table], ids) for table, name in names.items()}
     write_model(folder, out.folder, replaced, progress=out.progress)
     copy_origin(folder, out.folder)
@@ -162,7 +162,7 @@ def _write(out: Output, refined: "Refined", counts: Mapping[int, int], ids: list
     return {"checks": len(checks), "norms_outside": outside, "refined_tables": sorted(names)}
 
 
-def _check_lengths_of(rows: Any, table: Any) -> None:
+def _refuse_runaway(rows: Any, table: Any) -> None:
     """LangadaptError if a row is so long that the learning has run away, not only longer than others."""
     import torch
 
