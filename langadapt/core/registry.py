@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from langadapt.core.config import Options, nearest
 from langadapt.core.errors import ConfigError
-from langadapt.core.listing import source_names, summary, verb_names
+from langadapt.core.listing import method_rooms, source_names, summary, verb_names
 from langadapt.core.types import Portion
 
 __all__ = ["Facts", "Method", "load_method", "load_verb", "method", "method_names", "summary", "verb_names"]
@@ -85,7 +85,13 @@ def load_method(room: str, name: str, word: str = "") -> Method:
     if name in _own_names(room):
         module = importlib.import_module(f"langadapt.{room}.{name.replace('-', '_')}")
     else:
-        _check_name(name, method_names(room), word or f"method of `{room}`")
+        what = word or f"method of `{room}`"
+        elsewhere = next((other for other in method_rooms() if other != room and name in method_names(other)), None)
+        if elsewhere is not None and name not in method_names(room):
+            raise ConfigError(
+                f"unknown {what} `{name}`", hint=f"that is a method of `{elsewhere}`; see `langadapt list methods`"
+            )
+        _check_name(name, method_names(room), what)
         points = {point.name: point for point in entry_points(group=f"langadapt.{room}")}
         module = importlib.import_module(points[name].module)
     for value in vars(module).values():

@@ -58,7 +58,8 @@ def validate(
                     hint = hint or f"it is an option of the method: `{place_of_key}`"
                 elif above is not None and key in above.model_fields:
                     hint = hint or f"it is a setting of the step and no option of its method: `{key}`"
-                hint = hint or (f"did you mean `{near}`?" if near else f"known keys: {', '.join(known)}")
+                keys = f"known keys: {', '.join(known)}" if known else "there is none to set here: leave it out"
+                hint = hint or (f"did you mean `{near}`?" if near else keys)
                 text = f"unknown key `{key}`"
             elif problem["type"] == "missing":
                 text = f"`{key}` is missing"

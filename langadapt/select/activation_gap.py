@@ -7,7 +7,7 @@ from langadapt.core.types import Movable
 from langadapt.select.choice import lowest
 from langadapt.select.inputs import SelectInputs
 from langadapt.select.neurons import NeuronOptions as Options
-from langadapt.select.neurons import compared, fitting, moving_neurons, need_text, no_neurons, portion
+from langadapt.select.neurons import fitting, moving_neurons, need_text, no_neurons, portion
 
 
 @method(
@@ -19,7 +19,7 @@ from langadapt.select.neurons import compared, fitting, moving_neurons, need_tex
 def activation_gap(inputs: SelectInputs, options: Options) -> Movable:
     """The round(top_rate x neurons) with the largest p_own - max of the others' p, where that is above 0."""
     targets, statistics = inputs.need_targets(), inputs.statistics()
-    langs = compared(statistics, options.langs, targets)
+    langs = options.looked_at(statistics.langs, targets)
     need_text(statistics, langs)
     rates = {lang: statistics.of(lang).rates() for lang in langs}
     fitting(inputs, rates[langs[0]])

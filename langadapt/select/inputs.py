@@ -31,6 +31,16 @@ def without_statistics(who: str) -> ConfigError:
     )
 
 
+def no_source() -> ConfigError:
+    """The error of a method that shields a language, where none was named."""
+    return ConfigError("which language should stay is not known", hint="name it: `--source en`")
+
+
+def no_target() -> ConfigError:
+    """The error of a method that chooses for a language, where none was named."""
+    return ConfigError("which language is learned is not known", hint="name it: `--lang hu`")
+
+
 @dataclass(frozen=True)
 class SelectInputs:
     """`parameters` maps each name to its shape. Names are those of the loaded model, as `Movable` wants them.
@@ -86,13 +96,13 @@ class SelectInputs:
     def need_source(self) -> str:
         """The language that should stay. ConfigError if none was named."""
         if self.source is None:
-            raise ConfigError("which language should stay is not known", hint="name it: `--source en`")
+            raise no_source()
         return self.source
 
     def need_targets(self) -> tuple[str, ...]:
         """The languages that are learned, sorted. ConfigError if there is none."""
         if not self.targets:
-            raise ConfigError("which language is learned is not known", hint="name it: `--lang hu`")
+            raise no_target()
         return tuple(sorted(self.targets))
 
     @property

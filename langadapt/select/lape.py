@@ -16,7 +16,7 @@ from langadapt.core.registry import method
 from langadapt.core.types import Movable
 from langadapt.select.choice import lowest
 from langadapt.select.inputs import SelectInputs
-from langadapt.select.neurons import NeuronOptions, compared, fitting, moving_neurons, need_text, no_neurons, portion
+from langadapt.select.neurons import NeuronOptions, fitting, moving_neurons, need_text, no_neurons, portion
 
 if TYPE_CHECKING:
     Ids = np.ndarray[Any, np.dtype[np.int32]]
@@ -52,7 +52,7 @@ def lape(inputs: SelectInputs, options: Options) -> Movable:
     languages that are learned move: gate and up rows, down columns.
     """
     targets, statistics = inputs.need_targets(), inputs.statistics()
-    langs = compared(statistics, options.langs, targets)
+    langs = options.looked_at(statistics.langs, targets)
     need_text(statistics, langs)
     rates = np.stack([statistics.of(lang).rates() for lang in langs])
     fitting(inputs, rates[0])

@@ -11,6 +11,7 @@ from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.languages import Lang
 from langadapt.core.types import Movable, Portion, Slice
 from langadapt.select.choice import TablesMove, by_layer, moving, tables_of, tables_share
+from langadapt.select.statistics import check_measured
 
 if TYPE_CHECKING:
     from langadapt.select.inputs import SelectInputs
@@ -37,19 +38,21 @@ class NeuronOptions(Options):
         """Does the choice look at languages beside those that are learned?"""
         return True
 
+    def looked_at(self, measured: Collection[str], targets: Sequence[str]) -> tuple[str, ...]:
+        """The languages of the statistics that the choice depends on: those `measured`, or `langs`, or the targets.
+
+        ConfigError: one was not measured; to compare, there are fewer than two, or a target is not among them.
+        """
+        chosen = tuple(sorted(set(self.langs) or set(measured))) if self.compares else tuple(targets)
+        check_measured((*chosen, *targets), measured)
+        if self.compares:
+            check_compared(chosen, targets)
+        return chosen
+
 
 def portion(options: NeuronOptions) -> Portion:
     """At most `top_rate` of the body: attention does not move."""
     return Portion(options.top_rate, tables_share(options.tables))
-
-
-def compared(statistics: "Statistics", langs: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
-    """The languages to compare. ConfigError: fewer than two, one without statistics, or a target not among them."""
-    chosen = tuple(sorted(set(langs))) or statistics.langs
-    for lang in (*chosen, *targets):
-        statistics.of(lang)
-    check_compared(chosen, targets)
-    return chosen
 
 
 def check_compared(chosen: Sequence[str], targets: Collection[str]) -> None:

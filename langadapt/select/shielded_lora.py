@@ -30,7 +30,7 @@ class Options(AdapterOptions):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a layer's inputs that its change does not see in training."""
 
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     """Ends of the names of the layers to change, such as `q_proj`; by default every linear layer but the head."""
 
     rslora: bool = False

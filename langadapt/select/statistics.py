@@ -4,7 +4,7 @@ All numbers are kept for two halves of the text, so that everything that is made
 is. Numbers of different runs add up, so a language can be added later.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,12 +137,19 @@ class Statistics:
 
     def of(self, lang: str) -> LanguageStatistics:
         """Those of a language. ConfigError if it was not measured, with those that were."""
-        if lang not in self.by_lang:
+        check_measured([lang], self.langs)
+        return self.by_lang[lang]
+
+
+def check_measured(wanted: Iterable[str], measured: Iterable[str]) -> None:
+    """ConfigError for a language that was not measured, with those that were."""
+    known = sorted(measured)
+    for lang in wanted:
+        if lang not in known:
             raise ConfigError(
-                f"the statistics hold nothing of `{lang}`; they have {', '.join(self.langs) or 'no language'}",
+                f"the statistics hold nothing of `{lang}`; they have {', '.join(known) or 'no language'}",
                 hint=f"langadapt calibrate MODEL {lang}=CORPUS --add STATISTICS --out ...",
             )
-        return self.by_lang[lang]
 
 
 def _fault(found: LanguageStatistics) -> str | None:

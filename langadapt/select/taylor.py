@@ -9,7 +9,7 @@ from langadapt.core.registry import method
 from langadapt.core.types import Movable
 from langadapt.select.choice import lowest
 from langadapt.select.inputs import SelectInputs
-from langadapt.select.neurons import NeuronOptions, compared, fitting, moving_neurons, need_text, portion
+from langadapt.select.neurons import NeuronOptions, fitting, moving_neurons, need_text, portion
 
 
 class Options(NeuronOptions):
@@ -33,7 +33,7 @@ class Options(NeuronOptions):
 def taylor(inputs: SelectInputs, options: Options) -> Movable:
     """The round(top_rate x neurons) with the largest mean |dL/dh x h| on the language, h being what `down` reads."""
     targets, statistics = inputs.need_targets(), inputs.statistics()
-    langs = compared(statistics, options.langs, targets) if options.compares else targets
+    langs = options.looked_at(statistics.langs, targets)
     need_text(statistics, langs)
     scores = {lang: statistics.of(lang).taylor_scores() for lang in langs}
     fitting(inputs, scores[langs[0]])

@@ -20,6 +20,7 @@ from langadapt.steps._cpt_measure import Rules, Wanted, measured, wanted
 from langadapt.steps._given_facts import check_given
 from langadapt.steps._strategy import (
     check_neurons,
+    check_statistics,
     look_at,
     looks_at_text,
     named,
@@ -85,7 +86,9 @@ def check_wishes(wishes: Wishes) -> None:
     if wishes.selection is not None:
         if wishes.strategy != "full" or wishes.strategy_options or wishes.stages:
             raise ConfigError(
-                "a selection takes the place of a strategy", where="selection", hint="leave `--strategy` out"
+                "a selection takes the place of a strategy",
+                where="selection",
+                hint=f"leave {'`stages`' if wishes.stages else '`--strategy` and its options'} out",
             )
         if wishes.statistics is not None:
             raise ConfigError("a selection was made with its statistics already", hint="leave `--statistics` out")
@@ -97,19 +100,19 @@ def check_wishes(wishes: Wishes) -> None:
         )
 
 
-def check_subject(wishes: Wishes, model: Input, statistics: Input | None) -> None:
-    """DataError for a strategy that chooses what the model does not have, or by what the statistics do not."""
+def check_subject(wishes: Wishes, model: Input, data: Input, statistics: Input | None) -> None:
+    """DataError for a strategy that chooses what the model does not have, or by gradients that the statistics lack.
+
+    ConfigError for a language that they lack.
+    """
     if wishes.selection is not None:
         return
+    languages = Languages(wishes, data)
     for name, options in strategies_of(wishes):
-        method, _ = named(name, options)
+        method, settings = named(name, options)
         check_neurons(method, model)
-        if statistics is not None and "gradients" in method.facts.needs and not statistics.facts.get("taylor", True):
-            raise DataError(
-                f"`{name}` looks at gradients, and `{statistics.given}` was made without",
-                where="statistics",
-                hint="langadapt calibrate ... --taylor",
-            )
+        source = languages.need_source(name) if "source statistics" in method.facts.needs else None
+        check_statistics(method, settings, statistics, source=source, targets=languages.targets)
 
 
 class Languages:
@@ -200,9 +203,13 @@ class Chooser:
 
         ConfigError if the data lack a language that has to be measured, DataError if the model lacks what is chosen.
         """
-        check_subject(self._wishes, self._model, maybe(self._out.inputs, "statistics"))
+        check_subject(self._wishes, self._model, self._data, maybe(self._out.inputs, "statistics"))
         if self._wishes.selection is None:
             self._languages.warn_of_source(strategies_of(self._wishes), self._out.progress)
+        elif self._wishes.source:
+            self._out.progress.warn(
+                f"`--source {self._wishes.source}` changes nothing: the selection says what may move"
+            )
         wishes = wanted_of(self._wishes, self._data, run_tokens)
         if wishes is None:
             return
@@ -342,4 +349,4 @@ def _rows_move(found: "Selection", table: str, rows: Collection[int]) -> bool:
 
 
 # What the facts of a model repeat of what its strategy found.
-_TOLD = ("stability", "counts", "calibrated")
+_TOLD = ("combined", "stability", "counts", "calibrated")

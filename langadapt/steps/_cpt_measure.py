@@ -36,6 +36,8 @@ class Rules(Protocol):
     @property
     def device(self) -> Literal["auto", "cpu", "cuda"]: ...
     @property
+    def threads(self) -> int | None: ...
+    @property
     def calibration_tokens(self) -> int | None: ...
 
 
@@ -132,11 +134,13 @@ def _windows(data: Input, parts: Mapping[str, int], specials: Any) -> "Iterator[
 
 def price(rules: Rules, wishes: Wanted, shape: "Shape", block_tokens: int) -> tuple[float, tuple[tuple[str, str], ...]]:
     """Seconds that measuring takes, from one layer timed on this machine; and what is said of it."""
-    from langadapt.model.compute import choose_device, resolve_compute
+    from langadapt.model.compute import choose_device, resolve_compute, threads_set
 
     device = choose_device(rules.device)
     work = work_of(block_tokens, resolve_compute(rules.compute, device), device)
-    a_token, _ = token_seconds(shape, work, device, taylor=wishes.taylor)
+    with threads_set(rules.threads):
+        a_token, _ = token_seconds(shape, work, device, taylor=wishes.taylor)
     seconds = _START_SECONDS + wishes.tokens * a_token
     words = ", ".join(f"{sum(parts.values()):,} tokens of {lang}" for lang, parts in wishes.by_lang.items())
-    return seconds, (("measured first", f"{words}: {show_seconds(seconds)}"),)
+    ways = "fewer: `-o calibration_tokens=...`; once for several runs: `calibrate`, then `--statistics`"
+    return seconds, (("measured first", f"{words}: {show_seconds(seconds)}; {ways}"),)

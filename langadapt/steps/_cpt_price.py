@@ -34,7 +34,7 @@ def with_choice(
     data, statistics = one(inputs, "data"), maybe(inputs, "statistics")
     if statistics is not None:
         check_given(statistics, one(inputs, "model"), "statistics")
-    check_subject(wishes, one(inputs, "model"), statistics)
+    check_subject(wishes, one(inputs, "model"), data, statistics)
     rows, seconds = _moves(wishes, inputs, data, portion), 0.0
     if added := 0 if portion.tables else int(model.get("added", 0)):
         rows += (("new tokens", f"none of the rows of {added:,} moves"),)
@@ -42,7 +42,16 @@ def with_choice(
     if todo is not None:
         seconds, said = measuring(wishes, todo, model_shape(model, Portion()), int(data.facts["block_tokens"]))
         rows += said
-    return replace(estimate, seconds=(estimate.seconds or 0.0) + seconds, rows=(*estimate.rows, *rows))
+    facts = estimate.facts | _facts_of_selection(maybe(inputs, "selection"))
+    return replace(estimate, seconds=(estimate.seconds or 0.0) + seconds, rows=(*estimate.rows, *rows), facts=facts)
+
+
+def _facts_of_selection(given: Input | None) -> dict[str, object]:
+    """What a selection knows better than the formula, which takes a table that moves but for some rows as a whole."""
+    if given is None:
+        return {}
+    moving = given.facts.get("moving")
+    return {"strategy": "selection"} | ({} if moving is None else {"trained_parameters": moving})
 
 
 def _moves(wishes: Wishes, inputs: Inputs, data: Input, portion: Portion) -> tuple[tuple[str, str], ...]:

@@ -1,9 +1,11 @@
 """What `select` is handed: the model as names and shapes, statistics, other selections; and what choosing will cost."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from langadapt.core.inputs import Inputs, many, maybe, one
 from langadapt.core.progress import Progress
+from langadapt.core.registry import Method
 from langadapt.core.types import Estimate, Portion
 from langadapt.core.units import show_bytes, show_seconds
 from langadapt.model.weights import BYTES_PER_VALUE
@@ -13,6 +15,7 @@ from langadapt.steps._select_effects import price as price_of_effects
 from langadapt.steps._select_effects import with_effects
 from langadapt.steps._strategy import (
     check_neurons,
+    check_statistics,
     look_at,
     named,
     select_with,
@@ -54,8 +57,12 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selecti
     from langadapt.select import selection as sets
 
     model = one(inputs, "model")
-    if wishes.method is not None:
-        check_neurons(named(wishes.method, wishes.method_options)[0], model)
+    _check_method(wishes, inputs)
+    used = languages_used(wishes)
+    for flag, given in (("lang", wishes.lang), ("source", wishes.source)):
+        if given and used[flag] is None:
+            who = "a union" if wishes.method is None else f"`{wishes.method}`"
+            progress.warn(f"`--{flag} {given}` changes nothing: {who} does not depend on it")
     look = look_at(
         empty_model(model.path),
         model.path,
@@ -66,17 +73,32 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selecti
         statistics=statistics_of(maybe(inputs, "statistics"), model),
         progress=progress,
     )
-    others = {name: [selection_in(item, model, look.parameters) for item in many(inputs, name)]
-              for name in ("union", "intersection", "minus")}  # fmt: skip
+    # read before the method chooses: a damaged one costs no time
+    others = [
+        (how, combine, item, selection_in(item, model, look.parameters))
+        for how, combine in (("union", sets.union), ("intersection", sets.intersection), ("minus", sets.minus))
+        for item in many(inputs, how)
+    ]
     found = sets.nothing(look.parameters)
     if wishes.method is not None:
         found, _ = select_with(look, wishes.method, wishes.method_options)
-    for name, combine in (("union", sets.union), ("intersection", sets.intersection), ("minus", sets.minus)):
-        for other in others[name]:
-            found = combine(found, other)
+    for _, combine, _, other in others:
+        found = combine(found, other)
+    if others:
+        combined = [{"how": how, "method": other.method, "digest": item.digest} for how, _, item, other in others]
+        found = replace(found, found={**found.found, "combined": combined})
     if wishes.effects:
         found = with_effects(found, wishes, inputs, model, progress)
     return found, found.portion(look.tables.among(look.parameters))
+
+
+def languages_used(wishes: Wishes) -> dict[str, str | None]:
+    """Of the languages that were named, those that the method looks at."""
+    needs = () if wishes.method is None else named(wishes.method, wishes.method_options)[0].facts.needs
+    return {
+        "lang": wishes.lang if "statistics" in needs else None,
+        "source": wishes.source if "source statistics" in needs else None,
+    }
 
 
 def price(wishes: Wishes, inputs: Inputs) -> Estimate:
@@ -87,12 +109,10 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
     for name in ("union", "intersection", "minus"):
         for item in many(inputs, name):
             check_given(item, model, "selection")
-    method = None if wishes.method is None else named(wishes.method, wishes.method_options)[0]
-    if method is not None:
-        check_neurons(method, model)
-    needs = () if method is None else method.facts.needs
     given = maybe(inputs, "statistics")
     statistics_of(given, model)
+    method = _check_method(wishes, inputs)
+    needs = () if method is None else method.facts.needs
     facts = facts_of(model)
     parameters, width = int(facts.get("parameters") or 0), int(facts.get("hidden_size") or 0)
     seconds = _START_SECONDS
@@ -126,6 +146,17 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
         },
         rows=tuple(rows),
     )
+
+
+def _check_method(wishes: Wishes, inputs: Inputs) -> Method | None:
+    """The method that was asked for. DataError or ConfigError if model or statistics lack what it looks at."""
+    if wishes.method is None:
+        return None
+    method, settings = named(wishes.method, wishes.method_options)
+    check_neurons(method, one(inputs, "model"))
+    targets = frozenset({wishes.lang} if wishes.lang else ())
+    check_statistics(method, settings, maybe(inputs, "statistics"), source=wishes.source, targets=targets)
+    return method
 
 
 def _expected(wishes: Wishes, inputs: Inputs) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A selection as two small tables: what moves by layer, and by kind of tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 from math import prod
 from typing import Any
 
@@ -30,10 +31,11 @@ def tables(facts: Mapping[str, Any], record: Mapping[str, Any]) -> list[Table]:
     if stability is not None:
         notes.append(f"the two halves of the text agree on {stability:.2%} of what one of them chooses")
     notes += [str(note) for note in record["found"].get("notes", ())]
+    notes += [f"{_HOW[each['how']]} `{each['method'] or 'a union'}`" for each in record["found"].get("combined", ())]
     effects = record["found"].get("effects")
     return [
         *([] if effects is None else [effects_table(effects, record["found"]["counts"])]),
-        Table("what may move, by layer", _COLUMNS, tuple(_row(key, layers[key]) for key in order), key="layer"),
+        Table("what may move, by layer", _COLUMNS, tuple(_layers(order, layers)), key="layer"),
         Table(
             "by kind of tensor", _COLUMNS, tuple(_row(key, kinds[key]) for key in sorted(kinds)), tuple(notes),
             key="kind",
@@ -42,6 +44,15 @@ def tables(facts: Mapping[str, Any], record: Mapping[str, Any]) -> list[Table]:
 
 
 _COLUMNS = ("", "may move", "of", "share")
+_HOW = {"union": "joined with", "intersection": "cut by", "minus": "less"}
+
+
+def _layers(order: list[str], layers: Mapping[str, list[int]]) -> Iterator[tuple[str, ...]]:
+    """A row a layer, or one for neighbours of which the same moves."""
+    for _, run in groupby(order, key=lambda key: layers[key] if key.isdecimal() else key):
+        keys = list(run)
+        first, last = keys[0], keys[-1]
+        yield _row(first if len(keys) == 1 else f"{first} to {last}, each", layers[first])
 
 
 def _row(key: str, seen: list[int]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What a run lets move: the strategy, handed the model and everything else that it may look at."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,36 @@ def check_neurons(method: Method, model: Input) -> None:
             f"`{method.name}` chooses neurons, and of `{model.given}` there are none to choose from: {why}",
             hint="choose by columns or layers: `ssu`, `layers`",
         )
+
+
+def check_statistics(
+    method: Method, settings: Options, given: Input | None, *, source: str | None, targets: Collection[str]
+) -> None:
+    """ConfigError for statistics that lack a language that the method looks at, DataError for those without gradients.
+
+    Their manifest says so: they are not read for it.
+    """
+    if given is None or "languages" not in given.facts:
+        return
+    from langadapt.select.inputs import no_source, no_target
+    from langadapt.select.neurons import NeuronOptions
+    from langadapt.select.statistics import check_measured
+
+    needs, measured = method.facts.needs, given.facts["languages"]
+    if "gradients" in needs and not given.facts.get("taylor", True):
+        raise DataError(
+            f"`{method.name}` looks at gradients, and `{given.given}` was made without",
+            where="statistics",
+            hint="langadapt calibrate ... --taylor",
+        )
+    if "source statistics" in needs:
+        if source is None:
+            raise no_source()
+        check_measured([source], measured)
+    if isinstance(settings, NeuronOptions):
+        if not targets:
+            raise no_target()
+        settings.looked_at(measured, sorted(targets))
 
 
 def looks_at_text(method: Method) -> bool:

@@ -71,6 +71,8 @@ def run(config: Config, out: Output) -> Artifact:
 
 
 def _facts(config: Config, selection: "Selection", portion: Portion, inputs: Inputs) -> dict[str, Any]:
+    from langadapt.steps._select_given import languages_used
+
     statistics = maybe(inputs, "statistics")
     return {
         "method": config.method,
@@ -81,8 +83,9 @@ def _facts(config: Config, selection: "Selection", portion: Portion, inputs: Inp
         "body_share": round(portion.body, 6),
         "tables_share": round(portion.tables, 6),
         "whole": portion.whole,
-        "languages": {"lang": config.lang, "source": config.source},
+        "languages": languages_used(config),
         "statistics": None if statistics is None else statistics.digest,
+        "combined": selection.found.get("combined", []),
         "stability": selection.found.get("stability"),
     }
 
@@ -130,7 +133,10 @@ def _nothing_to_choose_by(config: Config) -> ConfigError:
                 f"`--{flag} {given[0]}`: there is nothing {what}",
                 hint=f"name it: `--union SELECTION --{flag} {given[0]}`, or `--method full` for all weights",
             )
-    return ConfigError("nothing to choose by", hint="give `--method NAME`: see `langadapt list methods`")
+    return ConfigError(
+        "nothing to choose by",
+        hint="give `--method NAME` (see `langadapt list methods`), or `--union SELECTION` of selections to join",
+    )
 
 
 def estimate(config: Config, inputs: Inputs) -> Estimate:

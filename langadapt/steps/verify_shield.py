@@ -129,7 +129,7 @@ def record(found: Shielded) -> dict[str, Any]:
 
     return {
         "holds": not found.broken,
-        "against": found.against,
+        "against": found.against.replace("`", ""),
         "total": total(found.drifts),
         "kinds": {name: asdict(drift) for name, drift in by_kind(found.drifts).items()},
         "tensors": {name: asdict(drift) for name, drift in found.drifts.items()},
@@ -158,7 +158,7 @@ def insist(found: Shielded) -> None:
 def _state(drift: "Drift") -> str:
     if drift.broken:
         return f"{drift.broken:,} broken"
-    return "holds" if drift.may_move < drift.of else ""
+    return "holds" if drift.may_move < drift.of else "none"
 
 
 def _number(value: float | None) -> str:

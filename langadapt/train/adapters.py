@@ -143,7 +143,10 @@ def attach(model: nn.Module, wanted: Mapping[str, Any], own: frozenset[str], *, 
         try:
             tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, adapter_name=NAME)
         except (ValueError, TypeError, RuntimeError, ImportError, AttributeError, KeyError, IndexError) as error:
-            raise ConfigError(f"peft cannot put `{config.peft_type.value}` into this model: {error}") from error
+            raise ConfigError(
+                f"peft cannot put `{config.peft_type.value}` into this model: {error}",
+                hint=f"name layers of it (`targets` of `lora`): {', '.join(_matrix_names(model))}",
+            ) from error
     layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
     now = {id(value): (value._version, value.data_ptr()) for value in model.parameters()}
     changed = sorted(name for key, (name, *state) in before.items() if now.get(key) != tuple(state))
@@ -180,8 +183,7 @@ def _check_targets(model: nn.Module, config: Any, own: frozenset[str]) -> None:
         found = {each: [name for name in names if f".{name}".endswith(f".{each}")] for each in sorted(wanted or ())}
     for each, met in found.items():
         if not met:
-            known = sorted({name.rpartition(".")[2] for name, module in model.named_modules()
-                            if _is_matrix(module) and name not in tables})  # fmt: skip
+            known = _matrix_names(model)
             near = nearest(each, known)
             raise ConfigError(
                 f"this model has no layer `{each}`; it has {', '.join(known)}",
@@ -192,6 +194,14 @@ def _check_targets(model: nn.Module, config: Any, own: frozenset[str]) -> None:
                 f"`{each}` is a table; tables are trained whole, an adapter on a tied one would be merged twice",
                 hint=f"leave `{each}` out",
             )
+
+
+def _matrix_names(model: nn.Module) -> list[str]:
+    """Last parts of the names of all matrices that are no tables, sorted; those that an adapter wraps among them."""
+    tables = _table_names(model)
+    names = {name.removesuffix(".base_layer") for name, module in model.named_modules()
+             if _is_matrix(module) and name not in tables and ".lora_" not in name}  # fmt: skip
+    return sorted({name.rpartition(".")[2] for name in names})
 
 
 def _is_matrix(module: nn.Module) -> bool:
@@ -212,6 +222,12 @@ def _prove_merge(adapter: Adapter, seed: int) -> None:
         (type(layer), type(layer.get_base_layer())): name for name, layer in reversed(list(adapter.layers.items()))
     }
     for name in kinds.values():
+        base = adapter.layers[name].get_base_layer()
+        if not isinstance(getattr(base, "weight", None), torch.Tensor):
+            raise ConfigError(
+                f"`{adapter.kind}` cannot be merged into `{name}`: a `{type(base).__name__}` is no single matrix",
+                hint=f"name other layers (`targets` of `lora`): {', '.join(_matrix_names(adapter.model))}",
+            )
         layer = copy.deepcopy(adapter.layers[name]).eval()
         random = torch.Generator().manual_seed(stream_key(seed, "merge", name) % 2**63)
         frozen = {id(value) for value in layer.get_base_layer().parameters()}

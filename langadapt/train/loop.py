@@ -293,6 +293,8 @@ def _probe(around: Surroundings, step: int, settings: Settings) -> None:
         if wrong:
             raise TrainingFailed(f"{around.unit} of `{wrong[0]}` are not finite at step {step}", hint=_LOWER)
         around.journal.add_probes(step, step * settings.batch_tokens, values, beside)
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in sorted(values.items()))
+        around.progress.note(f"step {step}: {shown} {around.unit}")
     start = around.journal.probes_at(0)
     if start is None or step == 0:
         return

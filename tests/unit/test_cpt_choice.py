@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import langadapt
 from langadapt.core import interrupt
@@ -133,12 +134,15 @@ def test_the_price_says_what_moves_and_what_measuring_costs(
     for place in ("langadapt.model.compute.busy_with", "langadapt.train.price.busy_with"):
         monkeypatch.setattr(place, lambda _: "load 9.0 on 2 core(s)")
 
+    facts: dict[str, Any] = {}
+
     def priced(**more: Any) -> tuple[float, dict[str, str]]:
         values = {"model": str(given.model), "data": str(given.data), **RUN, **more}
         config = validate(verb.config, values)
         found = price(verb, config, resolved(verb, config))
         assert found.seconds is not None
         assert sum(name == "timed while busy" for name, _ in found.rows) == 1
+        facts.update(found.facts)
         return found.seconds, dict(found.rows)
 
     seconds, rows = priced(strategy="ssu")
@@ -150,6 +154,7 @@ def test_the_price_says_what_moves_and_what_measuring_costs(
     sel = langadapt.select(model=given.model, method="layers", out=tmp_path / "sel")
     rows = priced(selection=str(sel.path))[1]
     assert rows["moves"].endswith(f": {sel.facts['moving']:,} of {sel.facts['parameters']:,} numbers")
+    assert (facts["strategy"], facts["trained_parameters"]) == ("selection", sel.facts["moving"])
     assert "moves" not in priced()[1]
     assert priced(steps=1)[1]["learning rate"].startswith("0.001 after 1 step, ")
     facts_of = combine.facts_of
@@ -162,6 +167,25 @@ def test_the_price_says_what_moves_and_what_measuring_costs(
         priced(strategy="ssu", statistics=str(other))
     with pytest.raises(ConfigError, match="hold no text in `fi`"):
         priced(strategy="ssu", source="fi")
+    with pytest.raises(ConfigError, match="statistics hold nothing of `fi`; they have de, en, hu"):
+        priced(strategy="ssu", source="fi", statistics=str(given.statistics))
+
+
+def test_measuring_is_priced_with_the_threads_of_the_run(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    verb, seen = load("cpt"), []
+
+    def timed(*args: Any, **more: Any) -> tuple[float, float]:
+        seen.append(torch.get_num_threads())
+        return 0.001, 0.0
+
+    monkeypatch.setattr("langadapt.steps._cpt_measure.token_seconds", timed)
+    for threads in (1, 3):
+        config = validate(
+            verb.config,
+            {"model": str(given.model), "data": str(given.data), **RUN, "strategy": "ssu", "threads": threads},
+        )
+        price(verb, config, resolved(verb, config))
+    assert seen == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -216,13 +240,19 @@ def _stats(given: Given) -> dict[str, Any]:
     ("wishes", "words"),
     [
         ({"selection": "sel", "strategy": "ssu"}, "takes the place of a strategy"),
-        ({"selection": "sel", "stages": [{"strategy": "full"}]}, "takes the place of a strategy"),
+        (
+            {"selection": "sel", "stages": [{"strategy": "full"}]},
+            "takes the place of a strategy(?s:.*)leave `stages` out",
+        ),
         ({"selection": "sel", "statistics": "stats"}, "was made with its statistics already"),
         ({"statistics": "stats"}, "`full` looks at no statistics"),
         ({"strategy": "ssu", "strategy_options": {"ratio": 3}}, "ratio"),
         ({"strategy": "lap"}, r"unknown strategy `lap`(?s:.*)did you mean `lape`"),
         ({"stages": [{"strategy": "embedings"}]}, r"unknown strategy `embedings`(?s:.*)did you mean `embeddings`"),
         ({"strategy": "lap", "data": "not-there"}, "unknown strategy"),
+        ({"strategy": "clp"}, "unknown strategy `clp`(?s:.*)a method of `embed`"),
+        ({"strategy_options": {"ratio": 1}}, "unknown key `ratio`(?s:.*)there is none to set here"),
+        ({"strategy": "lora", "strategy_options": {"targets": []}}, "at least 1 item"),
     ],
 )
 def test_what_cannot_go_together_is_said_first(given: Given, tmp_path: Path, wishes: Any, words: str) -> None:
@@ -256,6 +286,10 @@ def test_training_nothing_is_refused_and_all_is_full(given: Given, tmp_path: Pat
     full, same = given.train(tmp_path / "full"), given.train(tmp_path / "same", selection=every)
     assert (full.path / "model.safetensors").read_bytes() == (same.path / "model.safetensors").read_bytes()
     assert not (same.path / "selection").exists()
+    notes: list[str] = []
+    listener = lambda event: notes.append(getattr(event, "text", ""))  # noqa: E731
+    given.train(tmp_path / "named", selection=every, source="en", listener=listener)
+    assert "`--source en` changes nothing: the selection says what may move" in notes
 
 
 @pytest.mark.parametrize(("strategy", "options"), [("ssu", {}), ("subnetwork", {"top_rate": 0.1, "tables": "train"})])

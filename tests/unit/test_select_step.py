@@ -57,7 +57,7 @@ def test_ssu_by_the_verb_writes_what_the_method_chose(model: Path, statistics: P
     again = langadapt.select(model=model, statistics=statistics, out=tmp_path / "two", **given)
     assert again.digest == made.digest
     layers, kinds = load("select").table(made)  # type: ignore[misc]
-    assert [row[0] for row in layers.rows] == ["0", "1", "outside"]
+    assert [row[0] for row in layers.rows] == ["0 to 1, each", "outside"]  # the same number moves of both
     assert ("mlp.down_proj.weight", "3,072", "4,096", "75.00%") in kinds.rows
 
 
@@ -79,6 +79,12 @@ def test_selections_are_joined_cut_and_taken_away(model: Path, tmp_path: Path) -
     with pytest.raises(DataError, match="is cut along axis"):
         made("never", None, union=(half, rows))
     assert read_selection(made("none", "full", minus=(made("all", "full"),))).total == 0
+    said = open_artifact(tmp_path / "cut").facts["combined"]
+    assert [(each["how"], each["method"]) for each in said] == [("intersection", "magnitude"), ("minus", "layers")]
+    assert [each["digest"] for each in said] == [open_artifact(place).digest for place in (half, layer)]
+    layers, kinds = load("select").table(open_artifact(tmp_path / "cut"))  # type: ignore[misc]
+    assert [row[0] for row in layers.rows] == ["0", "1", "outside"]
+    assert kinds.notes[-2:] == ("cut by `magnitude`", "less `layers`")
 
 
 def test_what_is_of_another_model_is_refused_with_both_digests(model: Path, statistics: Path, tmp_path: Path) -> None:
@@ -113,6 +119,59 @@ def test_what_cannot_be_chosen_is_said_first(model: Path, tmp_path: Path, given:
     with pytest.raises(ConfigError, match=words):
         langadapt.select(model=model, out=tmp_path / "sel", **given)
     assert not (tmp_path / "sel").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"method": "ssu", "source": "fi"}, "hold nothing of `fi`; they have de, en, hu"),
+        ({"method": "ssu"}, "which language should stay is not known"),
+        ({"method": "lape", "lang": "fi"}, "hold nothing of `fi`"),
+        ({"method": "lape", "lang": "hu", "method_options": {"langs": ["hu", "fi"]}}, "hold nothing of `fi`"),
+        ({"method": "lape", "lang": "hu", "method_options": {"langs": ["en"]}}, "`hu` is to be learned and not among"),
+        ({"method": "lape"}, "which language is learned is not known"),
+    ],
+)
+def test_a_language_that_the_statistics_lack_is_said_by_price_and_run_alike(
+    model: Path, statistics: Path, tmp_path: Path, given: dict[str, Any], words: str
+) -> None:
+    verb = load("select")
+    config = validate(verb.config, {"model": str(model), "statistics": str(statistics), **given})
+    with pytest.raises(ConfigError, match=words):
+        price(verb, config, resolved(verb, config))
+    with pytest.raises(ConfigError, match=words):
+        langadapt.select(model=model, statistics=statistics, out=tmp_path / "sel", **given)
+
+
+def test_a_language_that_changes_nothing_is_said_and_not_recorded(
+    model: Path, statistics: Path, tmp_path: Path
+) -> None:
+    def made(name: str, **given: Any) -> tuple[dict[str, Any], list[str]]:
+        notes: list[str] = []
+        listener = lambda event: notes.append(getattr(event, "text", ""))  # noqa: E731
+        found = langadapt.select(model=model, out=tmp_path / name, lang="hu", source="en", listener=listener, **given)
+        return found.facts["languages"], [note for note in notes if "changes nothing" in note]
+
+    nothing = [
+        "`--lang hu` changes nothing: {} does not depend on it",
+        "`--source en` changes nothing: {} does not depend on it",
+    ]
+    assert made("random", method="random") == (
+        {"lang": None, "source": None},
+        [each.format("`random`") for each in nothing],
+    )
+    assert made("union", union=(tmp_path / "random",)) == (
+        {"lang": None, "source": None},
+        [each.format("a union") for each in nothing],
+    )
+    assert made("ssu", method="ssu", statistics=statistics) == (
+        {"lang": None, "source": "en"},
+        [nothing[0].format("`ssu`")],
+    )
+    assert made("lape", method="lape", method_options={"top_rate": 0.1}, statistics=statistics) == (
+        {"lang": "hu", "source": None},
+        [nothing[1].format("`lape`")],
+    )
 
 
 def test_the_price_is_known_before(model: Path, statistics: Path, tmp_path: Path) -> None:
