@@ -1,5 +1,6 @@
 """What `select` is handed: the model as names and shapes, statistics, other selections; and what choosing will cost."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,11 +27,13 @@ from langadapt.steps._strategy import (
 if TYPE_CHECKING:
     from langadapt.select.selection import Selection
 
-# Python with torch and transformers loaded, and the architecture built without values: 4 to 6 s of processor time for
-# SmolLM2-135M, 10 s where Python compiles their files for the first time.
-_START_SECONDS, _PROGRAM_BYTES = 6.0, 530_000_000
-# One core reads a tensor and sums its columns in float64 at this rate, numbers a second.
-_READ_RATE = 150_000_000
+# Python with torch and transformers loaded, and the architecture built without values: 4 to 9 s of processor time for
+# SmolLM2-135M, 10 s where Python compiles their files for the first time. 411 to 430 MB, whatever is read of it.
+_START_SECONDS, _PROGRAM_BYTES = 8.5, 410_000_000
+# One core reads a tensor, looks for what is no number and sums its columns in float64 at this rate, numbers a second.
+_READ_RATE = 60_000_000
+# A tensor in its own type, in fp32 and in fp64.
+_READ_BYTES = 14
 # The record by name; half of the columns of a layer's matrices, about nine times its width, as int32.
 _RECORD_BYTES, _BYTES_A_COLUMN = 100_000, 20
 # Singular values of a body of matrices in fp64 take this many seconds a number and column (of 1,000): processor time of
@@ -117,17 +120,16 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
     parameters, width = int(facts.get("parameters") or 0), int(facts.get("hidden_size") or 0)
     seconds = _START_SECONDS
     rows = [("model", "names and shapes only; its values are not loaded")]
+    body = max(0, parameters - int(facts.get("rows") or 0) * width * (1 if facts.get("tied") else 2))
     if "weights" in needs:
-        seconds += parameters / _READ_RATE
-        rows = [("model", f"{show_bytes(parameters * BYTES_PER_VALUE.get(str(facts.get('dtype')), 4))} are read, a "
+        seconds += body / _READ_RATE
+        rows = [("model", f"{show_bytes(body * BYTES_PER_VALUE.get(str(facts.get('dtype')), 4))} are read, a "
                           "tensor at a time")]  # fmt: skip
     if "singular values" in needs:
-        tables = int(facts.get("rows") or 0) * width * (1 if facts.get("tied") else 2)
-        spent = max(0, parameters - tables) * width / 1000 * _SVD_SECONDS
+        spent = body * width / 1000 * _SVD_SECONDS
         seconds += spent
         rows.append(("singular values", f"of every matrix, about {show_seconds(spent)}"))
-    table = 8 * int(facts.get("rows") or 0) * width if "weights" in needs else 0
-    memory = _PROGRAM_BYTES + table
+    memory = _PROGRAM_BYTES + (_READ_BYTES * _largest_matrix(facts) if "weights" in needs else 0)
     if wishes.effects:
         langs = len(given.facts["languages"]) if given is not None and "languages" in given.facts else 2
         spent, taken = price_of_effects(wishes, inputs, (parameters, int(facts.get("rows") or 0)), langs)
@@ -146,6 +148,16 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
         },
         rows=tuple(rows),
     )
+
+
+def _largest_matrix(facts: Mapping[str, Any]) -> int:
+    """Numbers of the largest matrix of a layer; 0 where the facts do not tell."""
+    from langadapt.train.price import model_shape
+
+    if not all(facts.get(name) for name in ("parameters", "rows", "hidden_size", "layers")):
+        return 0
+    shape = model_shape({"tied": True, **facts}, Portion())
+    return round(shape.hidden * shape.inner)
 
 
 def _check_method(wishes: Wishes, inputs: Inputs) -> Method | None:
