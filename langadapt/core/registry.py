@@ -85,13 +85,7 @@ def load_method(room: str, name: str, word: str = "") -> Method:
     if name in _own_names(room):
         module = importlib.import_module(f"langadapt.{room}.{name.replace('-', '_')}")
     else:
-        what = word or f"method of `{room}`"
-        elsewhere = next((other for other in method_rooms() if other != room and name in method_names(other)), None)
-        if elsewhere is not None and name not in method_names(room):
-            raise ConfigError(
-                f"unknown {what} `{name}`", hint=f"that is a method of `{elsewhere}`; see `langadapt list methods`"
-            )
-        _check_name(name, method_names(room), what)
+        _check_name(name, method_names(room), word or f"method of `{room}`", methods=True)
         points = {point.name: point for point in entry_points(group=f"langadapt.{room}")}
         module = importlib.import_module(points[name].module)
     for value in vars(module).values():
@@ -102,9 +96,14 @@ def load_method(room: str, name: str, word: str = "") -> Method:
     raise ConfigError(f"`{module.__name__}` marks no function with `@method(...)`")
 
 
-def _check_name(name: str, known: list[str], what: str) -> None:
-    if name not in known:
-        near = nearest(name, known)
-        raise ConfigError(
-            f"unknown {what} `{name}`", hint=f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
-        )
+def _check_name(name: str, known: list[str], what: str, *, methods: bool = False) -> None:
+    """ConfigError for a name that is not known; of `methods`, with the room that has one of this name."""
+    if name in known:
+        return
+    rooms = [room for room in method_rooms() if name in method_names(room)] if methods else []
+    near = nearest(name, known)
+    if rooms:
+        hint = f"that is a method of `{rooms[0]}`; see `langadapt list methods`"
+    else:
+        hint = f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
+    raise ConfigError(f"unknown {what} `{name}`", hint=hint)

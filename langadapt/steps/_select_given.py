@@ -18,6 +18,7 @@ from langadapt.steps._strategy import (
     check_neurons,
     check_statistics,
     look_at,
+    looks_at_text,
     named,
     select_with,
     selection_in,
@@ -61,11 +62,7 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selecti
 
     model = one(inputs, "model")
     _check_method(wishes, inputs)
-    used = languages_used(wishes)
-    for flag, given in (("lang", wishes.lang), ("source", wishes.source)):
-        if given and used[flag] is None:
-            who = "a union" if wishes.method is None else f"`{wishes.method}`"
-            progress.warn(f"`--{flag} {given}` changes nothing: {who} does not depend on it")
+    _warn_of_languages(wishes, progress)
     look = look_at(
         empty_model(model.path),
         model.path,
@@ -93,6 +90,20 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selecti
     if wishes.effects:
         found = with_effects(found, wishes, inputs, model, progress)
     return found, found.portion(look.tables.among(look.parameters))
+
+
+def _warn_of_languages(wishes: Wishes, progress: Progress) -> None:
+    """Say that one was named and nothing looks at any; a recipe names both for whatever method it is run with."""
+    named_ones = " and ".join(f"`--{flag} {lang}`" for flag, lang in (("lang", wishes.lang), ("source", wishes.source))
+                              if lang)  # fmt: skip
+    if wishes.method is None:
+        who = "a union"
+    elif looks_at_text(named(wishes.method, wishes.method_options)[0]):
+        return
+    else:
+        who = f"`{wishes.method}`"
+    if named_ones:
+        progress.warn(f"{named_ones}: nothing changes by it, {who} looks at no language")
 
 
 def languages_used(wishes: Wishes) -> dict[str, str | None]:
