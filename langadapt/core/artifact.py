@@ -38,6 +38,7 @@ from langadapt.core.progress import Progress
 # Written beside the hashed files but never hashed: they hold times, paths and hosts.
 UNHASHED = ("run.json", "timings.jsonl")
 NOTE = "partial.json"
+_OTHER = "`langadapt show DIR` says what a folder is and what made it"
 _TOKEN = re.compile(r"[0-9a-f]{8}")
 
 
@@ -83,7 +84,9 @@ class Artifact:
         if entry is None or not path.is_file():
             raise DataError(f"`{self.path}` has no file `{name}`")
         if check_size and path.stat().st_size != entry["bytes"]:
-            raise DataError(f"`{path}` has {path.stat().st_size:,} bytes, its manifest says {entry['bytes']:,}")
+            raise DataError(
+                f"`{path}` has {path.stat().st_size:,} bytes, its manifest says {entry['bytes']:,}", hint=MADE_AGAIN
+            )
         return path
 
     def verify(self, *, content: bool = True) -> None:
@@ -106,7 +109,7 @@ def open_artifact(path: Path, *kinds: str) -> Artifact:
         raise DataError(f"`{path}` is not an artifact: it has no {MANIFEST}", hint=its_folder(path))
     manifest = read_manifest(path / MANIFEST)
     if kinds and manifest["kind"] not in kinds:
-        raise DataError(f"`{path}` is a {manifest['kind']} artifact; expected {' or '.join(kinds)}")
+        raise DataError(f"`{path}` is a {manifest['kind']} artifact; expected {' or '.join(kinds)}", hint=_OTHER)
     artifact = Artifact(path, manifest)
     artifact.verify(content=False)
     return artifact

@@ -55,6 +55,13 @@ class Selection:
         """Numbers of the model."""
         return sum(map(prod, self.shapes.values()))
 
+    def same_places(self, other: "Selection") -> bool:
+        """Does the same move in both?"""
+        if self.names != other.names or self.slices.keys() != other.slices.keys():
+            return False
+        pairs = ((part, other.slices[name]) for name, part in self.slices.items())
+        return all(mine.axis == its.axis and np.array_equal(mine.ids, its.ids) for mine, its in pairs)
+
     def portion(self, tables: frozenset[str]) -> Portion:
         """Shares of the body's and the tables' numbers that move."""
         body = [name for name in self.shapes if name not in tables]

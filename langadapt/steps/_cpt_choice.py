@@ -115,6 +115,19 @@ def check_subject(wishes: Wishes, model: Input, data: Input, statistics: Input |
         check_statistics(method, settings, statistics, source=source, targets=languages.targets)
 
 
+def who_chooses(given: Input | None, strategy: str) -> str:
+    """A strategy, or the selection that takes its place, in words."""
+    return f"`{strategy}`" if given is None else f"the selection `{given.given}`"
+
+
+def nothing_moves(who: str) -> ConfigError:
+    """The error for a choice of nothing."""
+    return ConfigError(
+        f"nothing would move: {who} names no weight of this model",
+        hint="look at it: langadapt select MODEL --method ... --out DIR",
+    )
+
+
 class Languages:
     """Which languages a data artifact holds: those that are learned, and the one that is replayed."""
 
@@ -239,10 +252,7 @@ class Chooser:
             chosen, movable = self._kept(look) or self._choose(look, strategy, options)
         self.selection = None if self._wishes.stages else chosen
         if not chosen.total and (movable is None or movable.adapter is None):
-            raise ConfigError(
-                f"nothing would move: {self._who(strategy)} names no weight of this model",
-                hint="look at it: langadapt select MODEL --method ... --out DIR",
-            )
+            raise nothing_moves(who_chooses(self._given, strategy))
         plain = chosen.movable()
         return plain if movable is None else replace(movable, names=plain.names, slices=plain.slices)
 
@@ -286,9 +296,6 @@ class Chooser:
             options={} if chosen is None else chosen.options,
             found={} if chosen is None else chosen.found,
         )
-
-    def _who(self, strategy: str) -> str:
-        return f"`{strategy}`" if self._given is None else f"the selection `{self._given.given}`"
 
     def _choose(self, look: "SelectInputs", strategy: str, options: Mapping[str, Any]) -> "tuple[Selection, Movable]":
         selection, movable = select_with(look, strategy, options)

@@ -1,16 +1,25 @@
 """What is known before a run of what it will let move, and what finding that out costs."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langadapt.core.inputs import Input, Inputs, maybe, one
 from langadapt.core.types import Estimate, Portion
-from langadapt.steps._cpt_choice import Languages, Wishes, check_subject, strategies_of, wanted_of
+from langadapt.steps._cpt_choice import (
+    RECORD,
+    Languages,
+    Wishes,
+    check_subject,
+    nothing_moves,
+    strategies_of,
+    wanted_of,
+    who_chooses,
+)
 from langadapt.steps._cpt_measure import price as measuring
 from langadapt.steps._given_facts import check_given
-from langadapt.steps._strategy import looks_at_text, named
-from langadapt.train.subject import portions_of
+from langadapt.steps._strategy import known_choice, looks_at_text, named
+from langadapt.train.subject import portion_of, portions_of
 
 
 def given_portion(inputs: Inputs) -> Portion | None:
@@ -25,8 +34,56 @@ def given_portion(inputs: Inputs) -> Portion | None:
     return Portion(float(facts["body_share"]), float(facts["tables_share"]), whole=bool(facts["whole"]))
 
 
+@dataclass(frozen=True)
+class Known:
+    """How much a run will let move: shares, and how many numbers where that is certain."""
+
+    portion: Portion
+    moving: int | None = None
+
+
+def known_of(wishes: Wishes, inputs: Inputs) -> Known:
+    """What a selection says, what a strategy chooses that looks at names and shapes alone, or what its options say.
+
+    ConfigError if nothing would move; DataError for a selection of another model.
+    """
+    given = maybe(inputs, "selection")
+    found = None
+    if given is None and not wishes.stages and wishes.strategy != "full":
+        found = known_choice(wishes.strategy, wishes.strategy_options, one(inputs, "model"), wishes.seed)
+    if found is not None:
+        known = Known(found[1], found[0].total)
+    else:
+        known = Known(given_portion(inputs) or portion_of(wishes), None if given is None else given.facts.get("moving"))
+    if not (known.portion.body or known.portion.tables or known.portion.rank):
+        raise nothing_moves(who_chooses(given, wishes.strategy))
+    return known
+
+
+def check_branch(wishes: Wishes, inputs: Inputs) -> None:
+    """DataError for a branch of a run in which other weights moved, where both are known."""
+    from langadapt.select.selection import read_selection
+    from langadapt.train.branch import FOLDER
+    from langadapt.train.checkpoint import other_moves
+
+    branch, given, model = maybe(inputs, "branch_from"), maybe(inputs, "selection"), one(inputs, "model")
+    if branch is None or branch.artifact is None or branch.artifact.kind != "model" or wishes.stages:
+        return
+    if given is not None:
+        chosen = read_selection(given.path) if given.exists else None
+    else:
+        found = known_choice(wishes.strategy, wishes.strategy_options, model, wishes.seed)
+        chosen = None if found is None else found[0]
+    if chosen is None:
+        return
+    record = branch.path / RECORD
+    same = chosen.same_places(read_selection(record)) if record.is_dir() else chosen.total == chosen.parameters
+    if not same:
+        raise other_moves(branch.path / FOLDER)
+
+
 def with_choice(
-    wishes: Wishes, inputs: Inputs, model: Mapping[str, Any], run_tokens: int, portion: Portion, estimate: Estimate
+    wishes: Wishes, inputs: Inputs, model: Mapping[str, Any], run_tokens: int, known: Known, estimate: Estimate
 ) -> Estimate:
     """The price of a run with that of choosing what moves. ConfigError: a language that has to be known is not."""
     from langadapt.train.price import model_shape
@@ -35,23 +92,22 @@ def with_choice(
     if statistics is not None:
         check_given(statistics, one(inputs, "model"), "statistics")
     check_subject(wishes, one(inputs, "model"), data, statistics)
-    rows, seconds = _moves(wishes, inputs, data, portion), 0.0
-    if added := 0 if portion.tables else int(model.get("added", 0)):
+    rows, seconds = _moves(wishes, inputs, data, known.portion), 0.0
+    if added := 0 if known.portion.tables else int(model.get("added", 0)):
         rows += (("new tokens", f"none of the rows of {added:,} moves"),)
     todo = wanted_of(wishes, data, run_tokens)
     if todo is not None:
         seconds, said = measuring(wishes, todo, model_shape(model, Portion()), int(data.facts["block_tokens"]))
         rows += said
-    facts = estimate.facts | _facts_of_selection(maybe(inputs, "selection"))
-    return replace(estimate, seconds=(estimate.seconds or 0.0) + seconds, rows=(*estimate.rows, *rows), facts=facts)
-
-
-def _facts_of_selection(given: Input | None) -> dict[str, object]:
-    """What a selection knows better than the formula, which takes a table that moves but for some rows as a whole."""
-    if given is None:
-        return {}
-    moving = given.facts.get("moving")
-    return {"strategy": "selection"} | ({} if moving is None else {"trained_parameters": moving})
+    facts: dict[str, object] = {} if wishes.selection is None else {"strategy": "selection"}
+    if known.moving is not None:  # the formula takes a table that moves but for some rows as a whole
+        facts["trained_parameters"] = known.moving
+    return replace(
+        estimate,
+        seconds=(estimate.seconds or 0.0) + seconds,
+        rows=(*estimate.rows, *rows),
+        facts=estimate.facts | facts,
+    )
 
 
 def _moves(wishes: Wishes, inputs: Inputs, data: Input, portion: Portion) -> tuple[tuple[str, str], ...]:

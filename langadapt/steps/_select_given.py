@@ -26,6 +26,7 @@ from langadapt.steps._strategy import (
 )
 
 if TYPE_CHECKING:
+    from langadapt.select.inputs import SelectInputs
     from langadapt.select.selection import Selection
 
 # Python with torch and transformers loaded, and the architecture built without values: 4 to 9 s of processor time for
@@ -57,13 +58,33 @@ class Wishes(Effects, Protocol):
 
 def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selection, Portion]":
     """The method's choice, joined with `union`, cut by `intersection`, less `minus`; and its share of the model."""
-    from langadapt.model.empty import empty_model
-    from langadapt.select import selection as sets
-
     model = one(inputs, "model")
     _check_method(wishes, inputs)
     _warn_of_languages(wishes, progress)
-    look = look_at(
+    found, portion = _set(wishes, inputs, progress)
+    if wishes.effects:
+        found = with_effects(found, wishes, inputs, model, progress)
+    return found, portion
+
+
+def _set(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selection, Portion]":
+    """What moves, without what is measured of it."""
+    from langadapt.select.selection import nothing
+
+    look = _look(wishes, inputs, progress)
+    others = _others(inputs, look)
+    found = nothing(look.parameters)
+    if wishes.method is not None:
+        found, _ = select_with(look, wishes.method, wishes.method_options)
+    found = _combined(found, others)
+    return found, found.portion(look.tables.among(look.parameters))
+
+
+def _look(wishes: Wishes, inputs: Inputs, progress: Progress) -> "SelectInputs":
+    from langadapt.model.empty import empty_model
+
+    model = one(inputs, "model")
+    return look_at(
         empty_model(model.path),
         model.path,
         seed=wishes.seed,
@@ -73,23 +94,32 @@ def chosen(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selecti
         statistics=statistics_of(maybe(inputs, "statistics"), model),
         progress=progress,
     )
-    # read before the method chooses: a damaged one costs no time
-    others = [
-        (how, combine, item, selection_in(item, model, look.parameters))
-        for how, combine in (("union", sets.union), ("intersection", sets.intersection), ("minus", sets.minus))
+
+
+# How another selection is combined with what was chosen (`union`), its digest, and what it holds.
+_Other = tuple[str, str, "Selection"]
+
+
+def _others(inputs: Inputs, look: "SelectInputs") -> list[_Other]:
+    """The other selections, in the order in which they are applied; read first: a damaged one costs no time."""
+    return [
+        (how, item.digest, selection_in(item, one(inputs, "model"), look.parameters))
+        for how in ("union", "intersection", "minus")
         for item in many(inputs, how)
     ]
-    found = sets.nothing(look.parameters)
-    if wishes.method is not None:
-        found, _ = select_with(look, wishes.method, wishes.method_options)
-    for _, combine, _, other in others:
-        found = combine(found, other)
-    if others:
-        combined = [{"how": how, "method": other.method, "digest": item.digest} for how, _, item, other in others]
-        found = replace(found, found={**found.found, "combined": combined})
-    if wishes.effects:
-        found = with_effects(found, wishes, inputs, model, progress)
-    return found, found.portion(look.tables.among(look.parameters))
+
+
+def _combined(found: "Selection", others: list[_Other]) -> "Selection":
+    """`found` joined with, cut by and less the others, which it then names."""
+    from langadapt.select import selection as sets
+
+    combine = {"union": sets.union, "intersection": sets.intersection, "minus": sets.minus}
+    for how, _, other in others:
+        found = combine[how](found, other)
+    if not others:
+        return found
+    named_ones = [{"how": how, "method": other.method, "digest": digest} for how, digest, other in others]
+    return replace(found, found={**found.found, "combined": named_ones})
 
 
 def _warn_of_languages(wishes: Wishes, progress: Progress) -> None:
@@ -146,6 +176,9 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
         spent, taken = price_of_effects(wishes, inputs, (parameters, int(facts.get("rows") or 0)), langs)
         seconds, memory = seconds + spent, max(memory, taken)
         rows.append(("effects", f"{1 + 2 * langs} times over the text, {show_seconds(spent)}"))
+    expected = _expected(wishes, inputs)
+    if "moving" in expected:
+        rows.append(("moves", f"{expected['moving']:,} of {expected['parameters']:,} numbers"))
     return Estimate(
         seconds=seconds,
         memory_bytes=memory,
@@ -155,7 +188,7 @@ def price(wishes: Wishes, inputs: Inputs) -> Estimate:
         facts={
             "method": wishes.method,
             "model_digest": model.digest if model.exists else None,
-            **_expected(wishes, inputs),
+            **expected,
         },
         rows=tuple(rows),
     )
@@ -183,14 +216,21 @@ def _check_method(wishes: Wishes, inputs: Inputs) -> Method | None:
 
 
 def _expected(wishes: Wishes, inputs: Inputs) -> dict[str, Any]:
-    """The shares that will move, for the price of a run that waits for this selection: at most these.
+    """What will move, for the price of a run that waits for this selection.
 
-    Nothing where another selection is added, or the method does not say.
+    Exact where names and shapes are all that is looked at; else the shares that the method says, the most that can be;
+    nothing where another selection is added, or the method does not say.
     """
-    if wishes.method is None or many(inputs, "union"):
+    method = None if wishes.method is None else named(wishes.method, wishes.method_options)
+    others = [item for name in ("union", "intersection", "minus") for item in many(inputs, name)]
+    there = one(inputs, "model").exists and all(item.exists for item in others)
+    if there and (method is None or not method[0].facts.needs):
+        found, portion = _set(wishes, inputs, Progress())
+        return {"moving": found.total, "parameters": found.parameters, **_shares(portion)}
+    if method is None or many(inputs, "union") or method[0].facts.portion is None:
         return {}
-    method, options = named(wishes.method, wishes.method_options)
-    if method.facts.portion is None:
-        return {}
-    portion = method.facts.portion(options)
+    return _shares(method[0].facts.portion(method[1]))
+
+
+def _shares(portion: Portion) -> dict[str, Any]:
     return {"body_share": portion.body, "tables_share": portion.tables, "whole": portion.whole}

@@ -11,7 +11,7 @@ from langadapt.core.errors import DataError
 from langadapt.core.inputs import Input
 from langadapt.core.progress import Progress
 from langadapt.core.registry import Method, load_method
-from langadapt.core.types import Movable
+from langadapt.core.types import Movable, Portion
 from langadapt.core.validate import validate
 from langadapt.steps._given_facts import check_given
 
@@ -136,6 +136,23 @@ def select_with(look: "SelectInputs", name: str, options: Mapping[str, Any]) -> 
     except DataError:  # half of the text chooses nothing
         stability = 0.0
     return replace(selection, found={**selection.found, "stability": stability}), movable
+
+
+def known_choice(name: str, options: Mapping[str, Any], model: Input, seed: int) -> "tuple[Selection, Portion] | None":
+    """What a selector chooses, where names and shapes of a model are all that it looks at: known before any run.
+
+    With its shares of the model. None where it looks at more, puts an adapter beside the weights, or the model is not
+    there yet.
+    """
+    from langadapt.model.empty import empty_model
+    from langadapt.select.adapter import AdapterOptions
+
+    method, settings = named(name, options)
+    if not model.exists or method.facts.needs or isinstance(settings, AdapterOptions):
+        return None
+    look = look_at(empty_model(model.path), model.path, seed=seed, old_rows=model.facts.get("old_rows"))
+    chosen, _ = select_with(look, name, options)
+    return chosen, chosen.portion(look.tables.among(look.parameters))
 
 
 def statistics_of(given: Input | None, model: Input) -> "Callable[[], Statistics] | None":

@@ -13,8 +13,8 @@ from langadapt.core.io import pretty_json, write_durably
 from langadapt.core.types import Estimate, Table
 from langadapt.steps._cpt_choice import Chooser, adapters_of, check_wishes
 from langadapt.steps._cpt_config import Config
-from langadapt.steps._cpt_price import given_portion, with_choice
-from langadapt.train.subject import adam_of, load_subject, means_of, portion_of, usual
+from langadapt.steps._cpt_price import check_branch, known_of, with_choice
+from langadapt.train.subject import adam_of, load_subject, means_of, usual
 
 if TYPE_CHECKING:
     from langadapt.mixture.stream import Stream
@@ -332,8 +332,9 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         return Estimate(rows=(("cpt", "cannot be priced before model and data are known"),))
     if config.lr_probe and one(inputs, "data").exists:
         _watched(config, one(inputs, "data"))
-    portion = given_portion(inputs) or portion_of(config)
+    known = known_of(config, inputs)
     plan = _plan(config, model, data, _branch(config, inputs))
+    check_branch(config, inputs)
     found = price(
         config,
         plan,
@@ -341,10 +342,10 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         model,
         data,
         lang=_lang(config, data),
-        portion=portion,
+        portion=known.portion,
         asked_tokens=question_tokens() if config.icl_probe else 0,
     )
-    return with_choice(config, inputs, model, plan.budget.tokens, portion, found)
+    return with_choice(config, inputs, model, plan.budget.tokens, known, found)
 
 
 def table(artifact: Artifact) -> list[Table]:

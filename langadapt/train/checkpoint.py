@@ -156,10 +156,7 @@ class Checkpoints:
     def restore(self, artifact: Artifact, saved: Saved, optimiser: Optimiser, journal: Journal) -> None:
         """Put weights, moments and journal back as they were. DataError if the checkpoint is of other weights."""
         if saved.parts != optimiser.parts.digest:
-            raise DataError(
-                f"`{artifact.path}` was written by a run in which other rows, columns or values may move than in this",
-                hint="give the selection, or the strategy with its options, of that run",
-            )
+            raise other_moves(artifact.path)
         if strange := saved.moved.keys() - optimiser.parameters.keys():
             raise _of_others(artifact, min(strange))
         missing, average = optimiser.expect(saved.moved), optimiser.average
@@ -192,6 +189,14 @@ class Checkpoints:
 
     def _place(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
+
+
+def other_moves(place: Path) -> DataError:
+    """The error for a state of a run in which not the same may move."""
+    return DataError(
+        f"`{place}` was written by a run in which other rows, columns or values may move than in this",
+        hint="give the selection, or the strategy with its options, of that run",
+    )
 
 
 def _of_others(artifact: Artifact, name: str) -> DataError:

@@ -171,6 +171,36 @@ def test_the_price_says_what_moves_and_what_measuring_costs(
         priced(strategy="ssu", source="fi", statistics=str(given.statistics))
 
 
+def test_what_names_and_shapes_tell_is_exact_before_the_run(given: Given, tmp_path: Path) -> None:
+    verb = load("cpt")
+    for strategy in ("layers", "hft", "random", "special-tokens"):
+        values = {"model": str(given.model), "data": str(given.data), **RUN, "strategy": strategy}
+        config = validate(verb.config, values)
+        said = price(verb, config, resolved(verb, config)).facts["trained_parameters"]
+        assert said == given.train(tmp_path / strategy, strategy=strategy).facts["selection"]["moving"]
+
+
+def test_a_branch_of_another_choice_is_refused_by_the_price_too(given: Given, tmp_path: Path) -> None:
+    verb = load("cpt")
+    half = langadapt.select(model=given.model, method="random", seed=1, out=tmp_path / "half").path
+    other = langadapt.select(model=given.model, method="random", seed=2, out=tmp_path / "other").path
+    more = {"schedule": "wsd", "steps": 6}
+    one = given.train(tmp_path / "one", selection=half, keep_branch=True, **more).path
+    every = given.train(tmp_path / "every", keep_branch=True, **more).path
+
+    def priced(branch: Path, **wishes: Any) -> None:
+        values = {"model": str(given.model), "data": str(given.data), **RUN, **more, "steps": 8, **wishes}
+        config = validate(verb.config, values | {"branch_from": str(branch)})
+        price(verb, config, resolved(verb, config))
+
+    priced(one, selection=str(half))
+    priced(every)
+    for branch, wishes in ((one, {"selection": str(other)}), (one, {}), (every, {"selection": str(half)}),
+                           (every, {"strategy": "layers"})):  # fmt: skip
+        with pytest.raises(DataError, match="in which other rows, columns or values may move"):
+            priced(branch, **wishes)
+
+
 def test_measuring_is_priced_with_the_threads_of_the_run(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
     verb, seen = load("cpt"), []
 
@@ -282,6 +312,15 @@ def test_training_nothing_is_refused_and_all_is_full(given: Given, tmp_path: Pat
         given.train(
             tmp_path / "out", strategy="ssu", strategy_options={"ratio": 1.0, "tables": "freeze"}, **_stats(given)
         )
+    verb = load("cpt")
+    for wishes, who in (
+        ({"selection": str(empty)}, "the selection"),
+        ({"strategy": "new-tokens"}, "`new-tokens`"),
+        ({"strategy": "ssu", "strategy_options": {"ratio": 1.0, "tables": "freeze"}}, "`ssu`"),
+    ):
+        config = validate(verb.config, {"model": str(given.model), "data": str(given.data), **RUN, **wishes})
+        with pytest.raises(ConfigError, match=f"nothing would move: {who}"):
+            price(verb, config, resolved(verb, config))
     every = langadapt.select(model=given.model, method="full", out=tmp_path / "all").path
     full, same = given.train(tmp_path / "full"), given.train(tmp_path / "same", selection=every)
     assert (full.path / "model.safetensors").read_bytes() == (same.path / "model.safetensors").read_bytes()

@@ -175,6 +175,17 @@ def test_the_price_is_known_before(model: Path, statistics: Path, tmp_path: Path
     assert "body_share" not in price(verb, joined, resolved(verb, joined)).facts
     waiting = Input("sel", tmp_path / "sel", None, "", found.facts, exists=False)
     assert given_portion({"selection": waiting, "model": Input("m", model, None, "", {})}) == Portion(0.5, 1.0)
+    # where names and shapes are all that is looked at, it is what will be made
+    plain: dict[str, Any] = {"model": str(model), "method": "random", "seed": 5, "minus": [str(made.path)]}
+    foreseen = price(verb, config := validate(verb.config, plain), resolved(verb, config))
+    after = langadapt.select(model=model, out=tmp_path / "plain", method="random", seed=5, minus=[made.path]).facts
+    for name in ("moving", "parameters", "tables_share", "whole"):
+        assert foreseen.facts[name] == after[name]
+    assert dict(foreseen.rows)["moves"] == f"{after['moving']:,} of {after['parameters']:,} numbers"
+    rows = langadapt.select(model=model, method="random", method_options={"unit": "rows"}, out=tmp_path / "rows").path
+    config = validate(verb.config, {"model": str(model), "union": [str(made.path), str(rows)]})
+    with pytest.raises(DataError, match="is cut along axis"):
+        price(verb, config, resolved(verb, config))
     # singular values are those of the body: rows of the tables cost nothing beyond being read
     seconds = []
     for folder in (model, tiny_model(tmp_path / "wide", padded_rows=50_000, dtype="bfloat16")):
