@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import langadapt
 from langadapt.core import interrupt
@@ -23,7 +22,6 @@ from langadapt.select.measure import Meter
 from langadapt.select.selection import read_selection
 from langadapt.steps import cpt
 from langadapt.steps._cpt_choice import Chooser
-from langadapt.train import combine
 from tests.fixtures.measured import given_statistics
 from tests.fixtures.moving import Given
 from tests.fixtures.tiny import tiny_corpus, tiny_model
@@ -127,97 +125,6 @@ def test_a_language_that_the_data_lack_cannot_be_measured(
         given.train(tmp_path / "out", strategy="lape", strategy_options={"langs": ["en"]})
 
 
-def test_the_price_says_what_moves_and_what_measuring_costs(
-    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    verb = load("cpt")
-    for place in ("langadapt.model.compute.busy_with", "langadapt.train.price.busy_with"):
-        monkeypatch.setattr(place, lambda _: "load 9.0 on 2 core(s)")
-
-    facts: dict[str, Any] = {}
-
-    def priced(**more: Any) -> tuple[float, dict[str, str]]:
-        values = {"model": str(given.model), "data": str(given.data), **RUN, **more}
-        config = validate(verb.config, values)
-        found = price(verb, config, resolved(verb, config))
-        assert found.seconds is not None
-        assert sum(name == "timed while busy" for name, _ in found.rows) == 1
-        facts.update(found.facts)
-        return found.seconds, dict(found.rows)
-
-    seconds, rows = priced(strategy="ssu")
-    assert rows["moves"] == "about 50 % of the body, the tables" and rows["shielded for"] == "en"
-    assert re.match(r"[\d,]+ tokens of en: ", rows["measured first"])
-    measured, rows = priced(strategy="ssu", statistics=str(given.statistics))
-    assert "measured first" not in rows and measured < seconds
-    assert priced(strategy="subnetwork")[1]["neurons of"] == "hu"
-    sel = langadapt.select(model=given.model, method="layers", out=tmp_path / "sel")
-    rows = priced(selection=str(sel.path))[1]
-    assert rows["moves"].endswith(f": {sel.facts['moving']:,} of {sel.facts['parameters']:,} numbers")
-    assert (facts["strategy"], facts["trained_parameters"]) == ("selection", sel.facts["moving"])
-    assert "moves" not in priced()[1]
-    assert priced(steps=1)[1]["learning rate"].startswith("0.001 after 1 step, ")
-    facts_of = combine.facts_of
-    with monkeypatch.context() as patch:
-        patch.setattr(combine, "facts_of", lambda model: {**facts_of(model), "added": 40})
-        assert priced(strategy="lape")[1]["new tokens"] == "none of the rows of 40 moves"
-        assert "new tokens" not in priced(strategy="subnetwork")[1]
-    other = given_statistics(tmp_path / "stats", tiny_model(tmp_path / "other", tied=False, seed=3))
-    with pytest.raises(DataError, match="made of another model"):
-        priced(strategy="ssu", statistics=str(other))
-    with pytest.raises(ConfigError, match="hold no text in `fi`"):
-        priced(strategy="ssu", source="fi")
-    with pytest.raises(ConfigError, match="statistics hold nothing of `fi`; they have de, en, hu"):
-        priced(strategy="ssu", source="fi", statistics=str(given.statistics))
-
-
-def test_what_names_and_shapes_tell_is_exact_before_the_run(given: Given, tmp_path: Path) -> None:
-    verb = load("cpt")
-    for strategy in ("layers", "hft", "random", "special-tokens"):
-        values = {"model": str(given.model), "data": str(given.data), **RUN, "strategy": strategy}
-        config = validate(verb.config, values)
-        said = price(verb, config, resolved(verb, config)).facts["trained_parameters"]
-        assert said == given.train(tmp_path / strategy, strategy=strategy).facts["selection"]["moving"]
-
-
-def test_a_branch_of_another_choice_is_refused_by_the_price_too(given: Given, tmp_path: Path) -> None:
-    verb = load("cpt")
-    half = langadapt.select(model=given.model, method="random", seed=1, out=tmp_path / "half").path
-    other = langadapt.select(model=given.model, method="random", seed=2, out=tmp_path / "other").path
-    more = {"schedule": "wsd", "steps": 6}
-    one = given.train(tmp_path / "one", selection=half, keep_branch=True, **more).path
-    every = given.train(tmp_path / "every", keep_branch=True, **more).path
-
-    def priced(branch: Path, **wishes: Any) -> None:
-        values = {"model": str(given.model), "data": str(given.data), **RUN, **more, "steps": 8, **wishes}
-        config = validate(verb.config, values | {"branch_from": str(branch)})
-        price(verb, config, resolved(verb, config))
-
-    priced(one, selection=str(half))
-    priced(every)
-    for branch, wishes in ((one, {"selection": str(other)}), (one, {}), (every, {"selection": str(half)}),
-                           (every, {"strategy": "layers"})):  # fmt: skip
-        with pytest.raises(DataError, match="in which other rows, columns or values may move"):
-            priced(branch, **wishes)
-
-
-def test_measuring_is_priced_with_the_threads_of_the_run(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
-    verb, seen = load("cpt"), []
-
-    def timed(*args: Any, **more: Any) -> tuple[float, float]:
-        seen.append(torch.get_num_threads())
-        return 0.001, 0.0
-
-    monkeypatch.setattr("langadapt.steps._cpt_measure.token_seconds", timed)
-    for threads in (1, 3):
-        config = validate(
-            verb.config,
-            {"model": str(given.model), "data": str(given.data), **RUN, "strategy": "ssu", "threads": threads},
-        )
-        price(verb, config, resolved(verb, config))
-    assert seen == [1, 3]
-
-
 @pytest.mark.parametrize(
     ("wishes", "warned"),
     [
@@ -312,15 +219,6 @@ def test_training_nothing_is_refused_and_all_is_full(given: Given, tmp_path: Pat
         given.train(
             tmp_path / "out", strategy="ssu", strategy_options={"ratio": 1.0, "tables": "freeze"}, **_stats(given)
         )
-    verb = load("cpt")
-    for wishes, who in (
-        ({"selection": str(empty)}, "the selection"),
-        ({"strategy": "new-tokens"}, "`new-tokens`"),
-        ({"strategy": "ssu", "strategy_options": {"ratio": 1.0, "tables": "freeze"}}, "`ssu`"),
-    ):
-        config = validate(verb.config, {"model": str(given.model), "data": str(given.data), **RUN, **wishes})
-        with pytest.raises(ConfigError, match=f"nothing would move: {who}"):
-            price(verb, config, resolved(verb, config))
     every = langadapt.select(model=given.model, method="full", out=tmp_path / "all").path
     full, same = given.train(tmp_path / "full"), given.train(tmp_path / "same", selection=every)
     assert (full.path / "model.safetensors").read_bytes() == (same.path / "model.safetensors").read_bytes()
