@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import random
-import shutil
 import signal
 import sys
 import time
@@ -20,12 +19,11 @@ import pytest
 import torch
 
 import langadapt
-from langadapt.core import interrupt, verb
+from langadapt.core import interrupt
 from langadapt.core.artifact import open_artifact, partial_folder
-from langadapt.core.errors import ConfigError, DataError, Interrupted, LangadaptError, ResourceError
+from langadapt.core.errors import Interrupted, LangadaptError, ResourceError
 from langadapt.core.io import sha256_file
 from langadapt.core.progress import Note
-from langadapt.core.validate import validate
 from tests.faults import launch
 from tests.faults.toy import STAGES
 from tests.fixtures.tiny import tiny_corpus
@@ -398,30 +396,3 @@ def test_data_made_with_another_tokenizer_are_refused(tmp_path: Path, case: Case
     with pytest.raises(LangadaptError, match="another tokenizer") as caught:
         run_here(tmp_path / "out", case, notes, model=str(other))
     assert caught.value.exit_code == 3
-
-
-def test_blocks_longer_than_the_positions_of_the_model_are_refused(tmp_path: Path, tiny: Path) -> None:
-    longer = shutil.copytree(tiny, tmp_path / "longer")
-    config = json.loads((longer / "config.json").read_text())
-    (longer / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))
-    data = langadapt.mix(
-        out=tmp_path / "data", model=longer, corpora={"hu": str(tiny_corpus(tmp_path / "text", "hu", 20))},
-        block_tokens=1024, document_separator="<|endoftext|>",
-    )  # fmt: skip
-    with pytest.raises(DataError, match=r"have 1,024 tokens, `.*` has 512 positions"):
-        langadapt.cpt(out=tmp_path / "out", model=tiny, data=data, steps=1)
-
-
-@pytest.mark.parametrize(
-    ("values", "field"),
-    [({"betas": (0.9, 1.0)}, "betas"), ({"betas": (-0.1, 0.9)}, "betas"), ({"threads": 100_000}, "threads"),
-     ({"lang": "magyar nyelv"}, "lang")],
-)  # fmt: skip
-def test_settings_that_would_fail_later_are_refused_at_once(values: dict[str, Any], field: str) -> None:
-    with pytest.raises(ConfigError, match=field):
-        validate(verb.load("cpt").config, {"model": "m", "data": "d", **values})
-
-
-def test_the_language_is_written_in_its_short_form() -> None:
-    # evaluate compares it with what corpora declare
-    assert validate(verb.load("cpt").config, {"model": "m", "data": "d", "lang": "hun_Latn"}).lang == "hu"
