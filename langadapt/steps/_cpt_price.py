@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langadapt.core.inputs import Input, Inputs, maybe, one
 from langadapt.core.types import Estimate, Portion
@@ -21,6 +21,9 @@ from langadapt.steps._given_facts import check_given
 from langadapt.steps._strategy import known_choice, looks_at_text, named
 from langadapt.train.subject import portion_of, portions_of
 
+if TYPE_CHECKING:
+    from langadapt.select.selection import Selection
+
 
 def given_portion(inputs: Inputs) -> Portion | None:
     """How much a given selection lets move; None without one. DataError if it is of another model."""
@@ -36,10 +39,11 @@ def given_portion(inputs: Inputs) -> Portion | None:
 
 @dataclass(frozen=True)
 class Known:
-    """How much a run will let move: shares, and how many numbers where that is certain."""
+    """How much a run will let move: shares, how many numbers where that is certain, and which where nothing is read."""
 
     portion: Portion
     moving: int | None = None
+    chosen: "Selection | None" = None
 
 
 def known_of(wishes: Wishes, inputs: Inputs) -> Known:
@@ -49,10 +53,12 @@ def known_of(wishes: Wishes, inputs: Inputs) -> Known:
     """
     given = maybe(inputs, "selection")
     found = None
-    if given is None and not wishes.stages and wishes.strategy != "full":
+    # all of the model needs no look at it, but for a branch of a run in which less moved
+    looked_at = wishes.strategy != "full" or maybe(inputs, "branch_from") is not None
+    if given is None and not wishes.stages and looked_at:
         found = known_choice(wishes.strategy, wishes.strategy_options, one(inputs, "model"), wishes.seed)
     if found is not None:
-        known = Known(found[1], found[0].total)
+        known = Known(found[1], found[0].total, found[0])
     else:
         known = Known(given_portion(inputs) or portion_of(wishes), None if given is None else given.facts.get("moving"))
     if not (known.portion.body or known.portion.tables or known.portion.rank):
@@ -60,20 +66,16 @@ def known_of(wishes: Wishes, inputs: Inputs) -> Known:
     return known
 
 
-def check_branch(wishes: Wishes, inputs: Inputs) -> None:
+def check_branch(known: Known, inputs: Inputs) -> None:
     """DataError for a branch of a run in which other weights moved, where both are known."""
     from langadapt.select.selection import read_selection
     from langadapt.train.branch import FOLDER
     from langadapt.train.checkpoint import other_moves
 
-    branch, given, model = maybe(inputs, "branch_from"), maybe(inputs, "selection"), one(inputs, "model")
-    if branch is None or branch.artifact is None or branch.artifact.kind != "model" or wishes.stages:
+    branch, given = maybe(inputs, "branch_from"), maybe(inputs, "selection")
+    if branch is None or branch.artifact is None or branch.artifact.kind != "model":
         return
-    if given is not None:
-        chosen = read_selection(given.path) if given.exists else None
-    else:
-        found = known_choice(wishes.strategy, wishes.strategy_options, model, wishes.seed)
-        chosen = None if found is None else found[0]
+    chosen = read_selection(given.path) if given is not None and given.exists else known.chosen
     if chosen is None:
         return
     record = branch.path / RECORD

@@ -17,7 +17,7 @@ from langadapt.steps._select_effects import with_effects
 from langadapt.steps._strategy import (
     check_neurons,
     check_statistics,
-    look_at,
+    look_without_values,
     looks_at_text,
     named,
     select_with,
@@ -81,14 +81,10 @@ def _set(wishes: Wishes, inputs: Inputs, progress: Progress) -> "tuple[Selection
 
 
 def _look(wishes: Wishes, inputs: Inputs, progress: Progress) -> "SelectInputs":
-    from langadapt.model.empty import empty_model
-
     model = one(inputs, "model")
-    return look_at(
-        empty_model(model.path),
-        model.path,
+    return look_without_values(
+        model,
         seed=wishes.seed,
-        old_rows=model.facts.get("old_rows"),
         source=wishes.source,
         targets=frozenset({wishes.lang} if wishes.lang else ()),
         statistics=statistics_of(maybe(inputs, "statistics"), model),

@@ -55,6 +55,13 @@ def look_at(
     )
 
 
+def look_without_values(model: Input, *, seed: int, **more: Any) -> "SelectInputs":
+    """The same of a model that is not loaded: its config tells names and shapes. `more` are arguments of `look_at`."""
+    from langadapt.model.empty import empty_model
+
+    return look_at(empty_model(model.path), model.path, seed=seed, old_rows=model.facts.get("old_rows"), **more)
+
+
 def named(name: str, options: Mapping[str, Any]) -> tuple[Method, Options]:
     """A selector and its options. ConfigError if there is no such one, or no such option of it."""
     method = load_method("select", name)
@@ -144,13 +151,12 @@ def known_choice(name: str, options: Mapping[str, Any], model: Input, seed: int)
     With its shares of the model. None where it looks at more, puts an adapter beside the weights, or the model is not
     there yet.
     """
-    from langadapt.model.empty import empty_model
     from langadapt.select.adapter import AdapterOptions
 
     method, settings = named(name, options)
     if not model.exists or method.facts.needs or isinstance(settings, AdapterOptions):
         return None
-    look = look_at(empty_model(model.path), model.path, seed=seed, old_rows=model.facts.get("old_rows"))
+    look = look_without_values(model, seed=seed)
     chosen, _ = select_with(look, name, options)
     return chosen, chosen.portion(look.tables.among(look.parameters))
 

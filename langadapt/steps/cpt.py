@@ -334,7 +334,7 @@ def estimate(config: Config, inputs: Inputs) -> Estimate:
         _watched(config, one(inputs, "data"))
     known = known_of(config, inputs)
     plan = _plan(config, model, data, _branch(config, inputs))
-    check_branch(config, inputs)
+    check_branch(known, inputs)
     found = price(
         config,
         plan,
