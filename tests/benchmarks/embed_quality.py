@@ -20,6 +20,7 @@ segments of 300 bytes for the intervals; every segment sees its document from th
 import argparse
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -149,6 +150,21 @@ class Cells:
             separator.write_text(json.dumps(token), encoding="utf-8")
         return place, str(json.loads(separator.read_text(encoding="utf-8")))
 
+    def before(self, model: Path, separator: str) -> dict[str, Any]:
+        """Scores of a model that was not trained; weights that another seed gave too are scored once."""
+        text = hashlib.sha256(separator.encode())
+        for file in [model] if model.is_file() else sorted(model.glob("model*.safetensors")):
+            with file.open("rb") as stream:
+                text.update(hashlib.file_digest(stream, "sha256").digest())
+        kept = self.work / "before" / f"{text.hexdigest()[:32]}.json"
+        if not kept.is_file():
+            kept.parent.mkdir(exist_ok=True)
+            unfinished = kept.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(json.dumps(score(model, separator, self.corpora)), encoding="utf-8")
+            unfinished.replace(kept)
+        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return found
+
     def cell(self, name: str, seed: int) -> dict[str, Any]:
         """One method with one seed, from its rows to the scores after training."""
         import langadapt
@@ -159,7 +175,7 @@ class Cells:
         model = self.start(name, seed, folder / "init")
         data, separator = self.data(BASE if name == BASE else "new", model, seed)
         found = {"method": name, "seed": seed, "steps": self.given.steps, "target": list(self.target)}
-        found["before"] = score(model, separator, self.corpora)
+        found["before"] = self.before(model, separator)
         trained = langadapt.cpt(
             out=folder / "trained",
             model=model,
@@ -167,6 +183,7 @@ class Cells:
             steps=self.given.steps,
             batch_tokens=STEP_TOKENS,
             max_forgetting=1000.0,
+            probe_every=self.given.steps,
             seed=seed,
             threads=self.given.threads,
         )
