@@ -6,11 +6,11 @@
     python -m tests.benchmarks.strategy_quality WORK --table docs/which-strategy.md
 
 A cell is an arm and a seed: `cpt` for `--steps` steps of 1,024 tokens from one model with new tokens and their rows,
-then `evaluate` against the base on held-out text of the target, of the replayed source, and of another domain. Each is
-a process of its own, so that its time is its own. What a cell gave is appended to WORK/results.jsonl; one that is there
-is left out unless `--again`, and one that was killed goes on where it was, so the same command can be run until all is
-done. `--only` takes wild cards (`ssu/*`). Text is raw: WORK/steps holds what the product's own verbs make of it
-(prepare, extend-vocab, init-embeddings, mix, calibrate), once for all cells.
+then what `evaluate` scores, on held-out text of the target, of the replayed source, and of another domain; the base is
+scored once. What a cell gave is appended to WORK/results.jsonl; one that is there is left out unless `--again`, and one
+that was killed goes on where it was, so the same command can be run until all is done. `--only` takes wild cards
+(`ssu/*`). Text is raw: WORK/steps holds what the product's own verbs make of it, once for all cells (prepare,
+extend-vocab, init-embeddings, mix, calibrate).
 `--peaks` makes no cells: it measures the memory of two steps of each arm, in fp32 on the CPU.
 
 Seeds change the order of the data and what is drawn at random. All arms of a seed see the same stream, but those that
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.cells import add_result, fill, pair, results, say, wanted
+from tests.benchmarks.strategy_scores import kept
 from tests.benchmarks.strategy_table import BEGIN, table
 
 STEP_TOKENS = 1024
@@ -145,7 +146,8 @@ class Bench:
         # fmt: off
         self.run("cpt", str(self.init()), str(self.data(arm, seed)), "--out", str(out), "--strategy", arm.strategy,
                  *given, *options, "--lang", self.target, "-o", f"batch_tokens={STEP_TOKENS}", "--max-forgetting",
-                 "1000", "-o", "keep_checkpoints=1", "--seed", str(seed), "-o", f"threads={self.given.threads}", *words)
+                 "1000", "-o", f"probe_every={self.given.steps}", "-o", "keep_checkpoints=1", "--seed", str(seed),
+                 "-o", f"threads={self.given.threads}", *words)
         # fmt: on
 
     def peak(self, name: str) -> dict[str, Any]:
@@ -162,13 +164,10 @@ class Bench:
         arm, began, before = ARMS[name], time.monotonic(), os.getloadavg()[0]
         folder = self.work / "cells" / f"{name}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
-        trained, scores = folder / "trained", folder / "scores"
+        trained = folder / "trained"
         if not (trained / "artifact.json").is_file():
             self.train(arm, seed, trained, "--steps", str(self.given.steps))
-        sets = [part for role in SETS for part in ("--set", f"{role}={self.corpus(role)}")]
-        if not (scores / "artifact.json").is_file():
-            self.run("evaluate", self.given.model, str(trained), *sets, "--out", str(scores), "-o", "context_bytes=600",
-                     "-o", "continuations=0", "--set-bytes", self.given.set_bytes, *self.icl)  # fmt: skip
+        base, adapted = self.scores(self.work / "base.json", None), self.scores(folder / "scores.json", trained)
         found = {
             "arm": name,
             "seed": seed,
@@ -177,21 +176,26 @@ class Bench:
             "langs": [self.target, self.source, self.source],
         }
         found |= {
-            "scores": segments(scores),
+            "scores": {
+                role: {"bytes": one["bytes"], "base": one["nats"], "adapted": adapted["sets"][role]["nats"]}
+                for role, one in base["sets"].items()
+            },
             **costs(trained, averaged=any(text.startswith("ema=") for text in arm.options)),
-            "icl": answers(scores),
+            "icl": {"base": base["icl"], "adapted": adapted["icl"]},
             "load": [before, os.getloadavg()[0]],
         }
         found["seconds_of_cell"] = round(time.monotonic() - began)
         shutil.rmtree(folder)
         return found
 
-    @property
-    def icl(self) -> list[str]:
-        """The flag for questions on in-context learning, where this version of langadapt asks them."""
-        from langadapt.core.verb import load
+    def scores(self, place: Path, trained: Path | None) -> dict[str, Any]:
+        """Those of a trained model, or of the base, behind the token that stands between the documents of the data."""
+        from langadapt.model.load import load_tokenizer, resolve
 
-        return ["--icl"] if "icl" in load("evaluate").config.model_fields else []
+        data = json.loads((self.data(Arm(), 0) / "artifact.json").read_text(encoding="utf-8"))
+        separator = load_tokenizer(self.init()).convert_ids_to_tokens(data["facts"]["document_separator"])
+        corpora = {role: self.corpus(role) for role in SETS}
+        return kept(place, trained or resolve(self.given.model), str(separator), corpora, self.given.set_bytes)
 
     def lacks(self, arm: Arm) -> str | None:
         """What this version of langadapt does not have of it."""
@@ -206,24 +210,6 @@ class Bench:
         if arm.measured and "calibrate" not in verb_names():
             return "no verb `calibrate`"
         return unknown[0] if unknown else None
-
-
-def segments(scores: Path) -> dict[str, Any]:
-    """Bytes of every segment, and its nats by the base and by the adapted model, by set."""
-    found: dict[str, Any] = {role: {"bytes": [], "base": [], "adapted": []} for role in SETS}
-    for line in (scores / "segments.jsonl").read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        one = found[entry["set"]]
-        one["bytes"].append(entry["bytes"])
-        for model in ("base", "adapted"):
-            one[model].append(round(entry["nll"][model], 4))
-    return found
-
-
-def answers(scores: Path) -> dict[str, float] | None:
-    """Bits a question on in-context learning, of the base and of the adapted model; None if none were asked."""
-    found = json.loads((scores / "summary.json").read_text(encoding="utf-8")).get("icl")
-    return None if found is None else {model: found["models"][model]["bits"] for model in ("base", "adapted")}
 
 
 def costs(trained: Path, *, averaged: bool) -> dict[str, Any]:
@@ -254,7 +240,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--replay", type=float, default=0.2)
-    parser.add_argument("--set-bytes", default="20kB")
+    parser.add_argument("--set-bytes", type=int, default=20_000)
     parser.add_argument("--calibrate-tokens", default="300k")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--again", action="store_true")
