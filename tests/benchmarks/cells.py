@@ -3,11 +3,14 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from langadapt.core.io import replace_durably
+
+Compute = Literal["fp32", "bf16"]
 Results = Mapping[tuple[str, int], Mapping[str, Any]]
 END = "<!-- end of table -->"
 
@@ -25,6 +28,28 @@ def add_result(work: Path, entry: Mapping[str, Any]) -> None:
     line = json.dumps(entry, ensure_ascii=False)
     with (work / "results.jsonl").open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
+
+
+def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `path` holds, else what `make` gives, kept there; several processes may ask at once."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_durably(path, json.dumps(make()))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def segment_scores(model: Any, tokenizer: Any, texts: Sequence[Any], prefix: int, compute: Compute) -> dict[str, Any]:
+    """Nats and bytes of every segment of the `ScoredText`s, and how many tokens there are."""
+    from langadapt.model.score import score_texts
+
+    scores = score_texts(model, tokenizer, texts, prefix_id=prefix, compute=compute)
+    segments = [segment for one in scores for segment in one.segments]
+    return {
+        "nats": [round(segment.nll, 4) for segment in segments],
+        "bytes": [segment.bytes for segment in segments],
+        "tokens": sum(segment.tokens for segment in segments),
+    }
 
 
 def wanted(names: Sequence[str], seeds: int, only: Sequence[str]) -> Iterator[tuple[str, int]]:

@@ -20,13 +20,13 @@ segments of 300 bytes for the intervals; every segment sees its document from th
 import argparse
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.cells import add_result, fill, pair, results, say, wanted
+from langadapt.core.io import sha256_file
+from tests.benchmarks.cells import add_result, fill, kept, pair, results, say, segment_scores, wanted
 from tests.benchmarks.embed_table import BEGIN, table
 
 SCORED_BYTES, DOCUMENT_BYTES, SEGMENT_BYTES = 9000, 1500, 300
@@ -56,19 +56,12 @@ def score(folder: Path, separator: str, corpora: Mapping[str, Path]) -> dict[str
     from langadapt.model.compute import choose_device
     from langadapt.model.facts import model_facts
     from langadapt.model.load import load_model, load_tokenizer
-    from langadapt.model.score import score_texts
 
     model, tokenizer = load_model(folder).to(choose_device()), load_tokenizer(folder)
     prefix = tokenizer.get_vocab()[separator]
     found: dict[str, Any] = {"rows": model_facts(folder)["rows"]}
     for lang, corpus in corpora.items():
-        scores = score_texts(model, tokenizer, passages(corpus), prefix_id=prefix)
-        segments = [segment for one in scores for segment in one.segments]
-        found[lang] = {
-            "nats": [round(segment.nll, 4) for segment in segments],
-            "bytes": [segment.bytes for segment in segments],
-            "tokens": sum(segment.tokens for segment in segments),
-        }
+        found[lang] = segment_scores(model, tokenizer, passages(corpus), prefix, "fp32")
     return found
 
 
@@ -152,18 +145,9 @@ class Cells:
 
     def before(self, model: Path, separator: str) -> dict[str, Any]:
         """Scores of a model that was not trained; weights that another seed gave too are scored once."""
-        text = hashlib.sha256(separator.encode())
-        for file in [model] if model.is_file() else sorted(model.glob("model*.safetensors")):
-            with file.open("rb") as stream:
-                text.update(hashlib.file_digest(stream, "sha256").digest())
-        kept = self.work / "before" / f"{text.hexdigest()[:32]}.json"
-        if not kept.is_file():
-            kept.parent.mkdir(exist_ok=True)
-            unfinished = kept.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(json.dumps(score(model, separator, self.corpora)), encoding="utf-8")
-            unfinished.replace(kept)
-        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        return found
+        files = [model] if model.is_file() else sorted(model.glob("model*.safetensors"))
+        name = hashlib.sha256("".join([separator, *map(sha256_file, files)]).encode()).hexdigest()[:32]
+        return kept(self.work / "before" / f"{name}.json", lambda: score(model, separator, self.corpora))
 
     def cell(self, name: str, seed: int) -> dict[str, Any]:
         """One method with one seed, from its rows to the scores after training."""

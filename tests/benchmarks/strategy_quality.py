@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.cells import add_result, fill, pair, results, say, wanted
-from tests.benchmarks.strategy_scores import kept
+from langadapt.core.units import parse_bytes
+from tests.benchmarks.cells import add_result, fill, kept, pair, results, say, wanted
+from tests.benchmarks.strategy_scores import scores_of
 from tests.benchmarks.strategy_table import BEGIN, table
 
 STEP_TOKENS = 1024
@@ -161,13 +162,16 @@ class Bench:
 
     def cell(self, name: str, seed: int) -> dict[str, Any]:
         """One arm with one seed, from the shared model to its scores."""
+        from langadapt.model.load import resolve
+
         arm, began, before = ARMS[name], time.monotonic(), os.getloadavg()[0]
         folder = self.work / "cells" / f"{name}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         trained = folder / "trained"
         if not (trained / "artifact.json").is_file():
             self.train(arm, seed, trained, "--steps", str(self.given.steps))
-        base, adapted = self.scores(self.work / "base.json", None), self.scores(folder / "scores.json", trained)
+        base = kept(self.work / f"base-{self.given.set_bytes}.json", lambda: self.scores(resolve(self.given.model)))
+        adapted = kept(folder / f"scores-{self.given.set_bytes}.json", lambda: self.scores(trained))
         found = {
             "arm": name,
             "seed": seed,
@@ -188,14 +192,13 @@ class Bench:
         shutil.rmtree(folder)
         return found
 
-    def scores(self, place: Path, trained: Path | None) -> dict[str, Any]:
-        """Those of a trained model, or of the base, behind the token that stands between the documents of the data."""
-        from langadapt.model.load import load_tokenizer, resolve
+    def scores(self, model: Path) -> dict[str, Any]:
+        """Those of the base or of a trained model, behind the token that stands between the documents of the data."""
+        from langadapt.model.load import load_tokenizer
 
         data = json.loads((self.data(Arm(), 0) / "artifact.json").read_text(encoding="utf-8"))
         separator = load_tokenizer(self.init()).convert_ids_to_tokens(data["facts"]["document_separator"])
-        corpora = {role: self.corpus(role) for role in SETS}
-        return kept(place, trained or resolve(self.given.model), str(separator), corpora, self.given.set_bytes)
+        return scores_of(model, str(separator), {role: self.corpus(role) for role in SETS}, self.given.set_bytes)
 
     def lacks(self, arm: Arm) -> str | None:
         """What this version of langadapt does not have of it."""
@@ -240,7 +243,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--replay", type=float, default=0.2)
-    parser.add_argument("--set-bytes", type=int, default=20_000)
+    parser.add_argument("--set-bytes", type=parse_bytes, default=20_000)
     parser.add_argument("--calibrate-tokens", default="300k")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--again", action="store_true")
