@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from langadapt.core.io import replace_durably
+from langadapt.model.compute import Compute
 
-Compute = Literal["fp32", "bf16"]
 Results = Mapping[tuple[str, int], Mapping[str, Any]]
 END = "<!-- end of table -->"
 
