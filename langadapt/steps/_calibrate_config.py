@@ -1,11 +1,12 @@
 """What `calibrate` takes."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from langadapt.core.config import CorpusInput, Flag, ModelInput, Reads, Runtime, StepConfig
 from langadapt.core.units import Count
+from langadapt.model.compute import AskedCompute, AskedDevice
 
 
 class Config(StepConfig):
@@ -29,9 +30,9 @@ class Config(StepConfig):
     """Token that opens each window and stands between documents; auto: the tokenizer's first, BOS before EOS."""
     add: Annotated[str, Reads(("statistics",), flag_only=True)] | None = None
     """Statistics of this model, measured in the same way, whose languages are kept."""
-    compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
+    compute: Annotated[AskedCompute, Flag()] = "auto"
     """Precision of the weights and of all products; auto: bf16 where the processor has units for it."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], Flag(), Runtime()] = "auto"
+    device: Annotated[AskedDevice, Flag(), Runtime()] = "auto"
     """Where to compute."""
     threads: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, Runtime()] = None
     """CPU threads; the last bits of a result depend on it, so go on with the number that a run began with."""

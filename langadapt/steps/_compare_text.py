@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.core.inputs import Input, Inputs
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from langadapt.evaluate.segments import ScoringSet
+    from langadapt.model.compute import Compute
 
 # Ten pieces of 300 bytes tell candidates for the separator apart: SmolLM2 loses 0.1 bits per byte with the wrong one.
 _FEW = 10
@@ -30,7 +31,7 @@ class Manner:
     context_bytes: int = 0
     hidden_share: float = 0.05
     bootstrap_samples: int = 10_000
-    compute: Literal["fp32", "bf16"] = "fp32"
+    compute: "Compute" = "fp32"
     document_separator: str = "auto"
 
 

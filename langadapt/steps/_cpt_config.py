@@ -7,6 +7,7 @@ from pydantic import Field
 from langadapt.core.config import DataInput, Flag, ModelInput, OptionsOf, Reads, Runtime, StepConfig
 from langadapt.core.languages import Lang
 from langadapt.core.units import Count
+from langadapt.model.compute import AskedCompute, AskedDevice
 from langadapt.train.stages import StageOptions
 
 _Average = Annotated[float, Field(ge=0, lt=1)]
@@ -86,7 +87,7 @@ class Config(StepConfig):
     """Steps from one update of the average to the next."""
     ema_mode: Literal["export", "live"] = "export"
     """What the average is for: export writes it in place of the weights, live makes it the weights at each update."""
-    compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
+    compute: Annotated[AskedCompute, Flag()] = "auto"
     """Precision of matrix products; auto: bf16 where the processor has units for it. Weights that move are fp32."""
     weights: Annotated[Literal["fp32", "bf16"], Flag()] = "fp32"
     """Weights while they move; bf16 halves them and rounds stochastically (needs langadapt[lowbit])."""
@@ -104,7 +105,7 @@ class Config(StepConfig):
     """Ask questions that are answered from examples in the prompt at every probe, and warn when answers get worse."""
     max_icl_loss: Annotated[float | None, Runtime(), Field(ge=0)] = None
     """Stop when a question of --icl-probe costs so many bits more than at the start; without it never."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], Flag(), Runtime()] = "auto"
+    device: Annotated[AskedDevice, Flag(), Runtime()] = "auto"
     """Where to compute."""
     deterministic: Annotated[bool, Runtime()] = True
     """On a GPU use only kernels that give the same bits each time; false: faster, and no two runs are alike."""

@@ -6,7 +6,7 @@ beside the checkpoints, language by language and every half minute, so that a ru
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from langadapt.core.units import show_seconds
 from langadapt.steps._measuring import go_on, load_meter, reading, token_seconds, work_of
 
 if TYPE_CHECKING:
+    from langadapt.model.compute import AskedCompute, AskedDevice
     from langadapt.select.measure import Meter, Window
     from langadapt.select.statistics import LanguageStatistics, Statistics
     from langadapt.train.footprint import Shape
@@ -32,9 +33,9 @@ class Rules(Protocol):
     """How a run computes."""
 
     @property
-    def compute(self) -> Literal["auto", "fp32", "bf16"]: ...
+    def compute(self) -> "AskedCompute": ...
     @property
-    def device(self) -> Literal["auto", "cpu", "cuda"]: ...
+    def device(self) -> "AskedDevice": ...
     @property
     def threads(self) -> int | None: ...
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from langadapt.core.artifact import Output
 from langadapt.core.progress import Progress
@@ -10,6 +10,7 @@ from langadapt.core.progress import Progress
 if TYPE_CHECKING:
     from langadapt.evaluate.icl import Answered
     from langadapt.evaluate.partial import Partial
+    from langadapt.model.compute import Compute
     from langadapt.train.icl_gauge import IclGauge
 
 # The same questions in every run: what differs between two runs is then the models.
@@ -23,7 +24,7 @@ def icl_gauge(
     folder: Path,
     *,
     prefix: int,
-    compute: Literal["fp32", "bf16"],
+    compute: "Compute",
     most: float | None,
     progress: Progress,
 ) -> "IclGauge":
@@ -50,7 +51,7 @@ def question_tokens() -> int:
 
 
 def ask_model(
-    model: Any, tokenizer: Any, role: str, partial: "Partial", *, prefix: int, compute: Literal["fp32", "bf16"],
+    model: Any, tokenizer: Any, role: str, partial: "Partial", *, prefix: int, compute: "Compute",
     progress: Progress,
 ) -> None:  # fmt: skip
     """Ask one model and keep its answers."""
@@ -59,7 +60,7 @@ def ask_model(
 
 
 def _answers(
-    model: Any, tokenizer: Any, title: str, prefix: int, compute: Literal["fp32", "bf16"], progress: Progress
+    model: Any, tokenizer: Any, title: str, prefix: int, compute: "Compute", progress: Progress
 ) -> "Sequence[Answered]":
     from langadapt.evaluate.icl import answer, questions, size_of
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from langadapt.core import interrupt
 from langadapt.core.artifact import Artifact
@@ -15,7 +15,7 @@ from langadapt.core.artifact import Artifact
 if TYPE_CHECKING:
     import torch
 
-    from langadapt.model.compute import Compute
+    from langadapt.model.compute import AskedCompute, AskedDevice, Compute
     from langadapt.select.measure import Meter, Window
     from langadapt.steps._calibrate_kept import Kept
     from langadapt.train.footprint import Shape, Work
@@ -30,8 +30,8 @@ _BACKWARD = 1.3
 
 def load_meter(
     folder: Path,
-    compute: Literal["auto", "fp32", "bf16"],
-    device: Literal["auto", "cpu", "cuda"],
+    compute: "AskedCompute",
+    device: "AskedDevice",
     *,
     taylor: bool,
 ) -> "Meter":

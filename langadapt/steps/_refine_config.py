@@ -1,11 +1,12 @@
 """What `refine-embeddings` takes."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from langadapt.core.config import CorpusInput, Flag, ModelInput, Reads, Runtime, StepConfig
 from langadapt.core.units import Bytes, Count
+from langadapt.model.compute import AskedCompute, AskedDevice
 
 _TEACHER = Reads(("model",), True, "langadapt.model.load:resolve", True)
 _Average = Annotated[float, Field(ge=0, lt=1)]
@@ -58,9 +59,9 @@ class Config(StepConfig):
     """Most bytes of preceding text that a segment may see."""
     document_separator: str = "auto"
     """Token before each snippet and text: `auto` takes the one behind which the model scores held-out text best."""
-    compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
+    compute: Annotated[AskedCompute, Flag()] = "auto"
     """Precision of matrix products; auto: bf16 where the processor has units for it. Rows that move are fp32."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], Flag(), Runtime()] = "auto"
+    device: Annotated[AskedDevice, Flag(), Runtime()] = "auto"
     """Where to compute."""
     checkpoint_steps: Annotated[int | None, Runtime(), Field(ge=1)] = None
     """Steps between checkpoints; by default half of the run, at most 250."""

@@ -3,7 +3,7 @@
 Hides tokens whose rows are known, scores the model with each method's rows in memory, bounds what the head loses.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import Bytes
+from langadapt.model.compute import Compute
 from langadapt.steps._compare_candidates import candidates, wanted_methods
 from langadapt.steps._compare_text import Manner, text_inputs
 from langadapt.steps._init_config import InitConfig
@@ -49,7 +50,7 @@ class Config(InitConfig):
     document_separator: str = "auto"
     """Token before each segment: `auto` measures which of those that both tokenizers have suits the base."""
 
-    compute: Annotated[Literal["fp32", "bf16"], Flag()] = "fp32"
+    compute: Annotated[Compute, Flag()] = "fp32"
     """Precision of the forward pass."""
 
     bootstrap_samples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000

@@ -6,7 +6,7 @@ Bits per byte by segment, paired bootstrap, tokenizer figures and continuations.
 import re
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from langadapt.core.inputs import Input, Inputs
 from langadapt.core.io import pretty_json, write_durably, write_json_lines
 from langadapt.core.types import Document, Estimate, Table
 from langadapt.core.units import Bytes, show_bytes
+from langadapt.model.compute import AskedCompute, AskedDevice, Compute
 
 if TYPE_CHECKING:
     import torch
@@ -54,9 +55,9 @@ class Config(StepConfig):
     document_separator: str = "auto"
     """Token before each document: `auto` takes the one the adapted model was trained with, else measures; a model that
     lacks it gets its own."""
-    compute: Annotated[Literal["auto", "fp32", "bf16"], Flag()] = "auto"
+    compute: Annotated[AskedCompute, Flag()] = "auto"
     """Precision of the forward pass: `auto` is bf16 on a CPU or GPU with bf16 units, else fp32; same for all models."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], Flag(), Runtime()] = "auto"
+    device: Annotated[AskedDevice, Flag(), Runtime()] = "auto"
     """Where to compute."""
     icl: Annotated[bool, Flag(), Later()] = False
     """Ask every model questions that are answered from examples in the prompt, in no language."""
@@ -225,7 +226,7 @@ def _score_model(
     role: str,
     chosen: dict[str, "ScoringSet"],
     separator: str,
-    compute: Literal["fp32", "bf16"],
+    compute: Compute,
     device: "torch.device",
     partial: "Partial",
     prompts_from: str,

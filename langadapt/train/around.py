@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from langadapt.core.progress import Progress
 from langadapt.core.types import Block
+from langadapt.model.compute import Compute
 from langadapt.model.load import load_tokenizer
 from langadapt.train.branch import Places
 from langadapt.train.checkpoint import Checkpoints
@@ -23,7 +24,7 @@ def surround(
     *,
     separator: int,
     targets: Collection[str],
-    compute: Literal["fp32", "bf16"],
+    compute: Compute,
     folder: Path,
     checkpoints: Checkpoints,
     progress: Progress,

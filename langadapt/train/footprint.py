@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from langadapt.core.types import Portion
+from langadapt.model.compute import Compute
 from langadapt.train.loss import HEAD_PIECE_NUMBERS, HEAD_PIECES_FROM, PIECE_NUMBERS
 
-Compute = Literal["fp32", "bf16"]
 Moments = Literal["fp32", "8bit", "4bit"]
 
 # Python, torch, transformers and a tokenizer; what peft, and torchao with torch's compiler, add.

@@ -23,7 +23,7 @@ from langadapt.core.errors import Interrupted, TrainingFailed
 from langadapt.core.progress import Progress
 from langadapt.core.rng import stream_key
 from langadapt.core.types import Block
-from langadapt.model.compute import wait_for
+from langadapt.model.compute import Compute, wait_for
 from langadapt.train.batches import Layout
 from langadapt.train.checkpoint import Checkpoints, Saved
 from langadapt.train.gauge import Gauge
@@ -36,7 +36,6 @@ from langadapt.train.optimiser import Optimiser
 from langadapt.train.spikes import PATIENCE, Watch
 from langadapt.train.stages import Course, Stage
 
-Compute = Literal["fp32", "bf16"]
 BadStep = Literal["stop", "skip"]
 # A rise of the source probes that is worth a warning; `Settings.max_forgetting` is the one that stops the run.
 WARN_FORGETTING = 0.03

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from langadapt.core.errors import DataError
+from langadapt.model.compute import Compute
 from langadapt.model.facts import table_width
 from langadapt.model.weights import BYTES_PER_VALUE
 from langadapt.train import cost
 from langadapt.train.budget import Budget, plan_budget
 from langadapt.train.faster import free_memory
-from langadapt.train.footprint import Compute, Kept, Shape, Work, memory_bytes
+from langadapt.train.footprint import Kept, Shape, Work, memory_bytes
 from langadapt.train.footprint import shape_of as plain_shape
 
 # Repeating text up to four times is nearly as good as new text (Muennighoff et al. 2023); also the limit of cpt.

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from langadapt.core.errors import ConfigError, DataError
 from langadapt.train.budget import Budget, default_learning_rate, plan_budget, target_names
 from langadapt.train.reading import early_words
 from langadapt.train.schedule import Kind, Schedule, decay_start
 
-Compute = Literal["fp32", "bf16"]
 # A CPU is busy with 1,024 tokens at once, and logits of 1,024 x 50k already take 200 MB; a GPU wants more.
 _TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 8192}
 # A checkpoint of a 135M model is 1.6 GB, 12 s on a slow disk: one in the middle of a short run is enough.

@@ -1,10 +1,11 @@
 """Bits per byte of the model in training, on the probes that a data artifact carries."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from langadapt.core.io import read_json_lines
 from langadapt.core.progress import Progress
+from langadapt.model.compute import Compute
 from langadapt.model.score import ScoredText, bits_per_byte, score_texts
 
 
@@ -23,7 +24,7 @@ class Probe:
         tokenizer: Any,
         *,
         prefix: int,
-        compute: Literal["fp32", "bf16"],
+        compute: Compute,
         progress: Progress,
     ) -> None:
         """`path` is the `probes.jsonl` of the data; `prefix` the id that each text is scored after."""

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from langadapt.core.deadline import reserve
-from langadapt.model.compute import has_bf16_units
+from langadapt.model.compute import Compute, has_bf16_units
 from langadapt.train.branch import Branch
 from langadapt.train.cost import write_seconds
 from langadapt.train.ema import Average, Averaging
@@ -23,8 +23,6 @@ from langadapt.train.optimiser import AdamSettings, Ints, Optimiser
 from langadapt.train.plan import Plan
 from langadapt.train.slices import ALL_WHOLE, Parts
 from langadapt.train.stages import Course
-
-Compute = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)

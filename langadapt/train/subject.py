@@ -10,6 +10,7 @@ from langadapt.core.validate import validate
 from langadapt.train.stages import StageOptions, choices_of, joined, make_course
 
 if TYPE_CHECKING:
+    from langadapt.model.compute import AskedCompute, AskedDevice
     from langadapt.train.optimiser import AdamSettings
     from langadapt.train.plan import Plan
     from langadapt.train.session import Means
@@ -50,9 +51,9 @@ class Rules(Choices, Protocol):
     @property
     def compile(self) -> bool: ...
     @property
-    def compute(self) -> Literal["auto", "fp32", "bf16"]: ...
+    def compute(self) -> "AskedCompute": ...
     @property
-    def device(self) -> Literal["auto", "cpu", "cuda"]: ...
+    def device(self) -> "AskedDevice": ...
     @property
     def micro_batch_blocks(self) -> int | None: ...
     @property

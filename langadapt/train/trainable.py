@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from langadapt.train.stages import Moving
 if TYPE_CHECKING:
     import torch
 
+    from langadapt.model.compute import Compute
     from langadapt.train.adapters import Adapter
     from langadapt.train.drift import Drift
     from langadapt.train.merge import Replaced
@@ -136,9 +137,7 @@ class Trainable:
         return names - slices.keys(), slices
 
 
-def make_trainable(
-    model: Any, movable: Movable, *, seed: int, folder: Path | None, compute: Literal["fp32", "bf16"]
-) -> Trainable:
+def make_trainable(model: Any, movable: Movable, *, seed: int, folder: Path | None, compute: "Compute") -> Trainable:
     """Put slices and adapter in, where there are any; `folder` holds the model's files (None: one without values).
 
     Computing in bf16, frozen matrices are kept as the files store them. ConfigError: nothing moves, or an adapter that
