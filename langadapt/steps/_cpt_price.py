@@ -1,6 +1,6 @@
 """What is known before a run of what it will let move, and what finding that out costs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from langadapt.steps._cpt_choice import (
 from langadapt.steps._cpt_measure import price as measuring
 from langadapt.steps._given_facts import check_given
 from langadapt.steps._strategy import known_choice, looks_at_text, named
-from langadapt.train.subject import portion_of, portions_of
+from langadapt.train.subject import portions_of, together
 
 if TYPE_CHECKING:
     from langadapt.select.selection import Selection
@@ -39,9 +39,13 @@ def given_portion(inputs: Inputs) -> Portion | None:
 
 @dataclass(frozen=True)
 class Known:
-    """How much a run will let move: shares, how many numbers where that is certain, and which where nothing is read."""
+    """How much a run will let move: shares, how many numbers where that is certain, and which where nothing is read.
+
+    `stages` holds the shares of each stage, of a run without them that of the whole.
+    """
 
     portion: Portion
+    stages: tuple[Portion, ...] = ()
     moving: int | None = None
     chosen: "Selection | None" = None
 
@@ -52,18 +56,26 @@ def known_of(wishes: Wishes, inputs: Inputs) -> Known:
     ConfigError if nothing would move; DataError for a selection of another model.
     """
     given = maybe(inputs, "selection")
-    found = None
-    # all of the model needs no look at it, but for a branch of a run in which less moved
-    looked_at = wishes.strategy != "full" or maybe(inputs, "branch_from") is not None
-    if given is None and not wishes.stages and looked_at:
-        found = known_choice(wishes.strategy, wishes.strategy_options, one(inputs, "model"), wishes.seed)
-    if found is not None:
-        known = Known(found[1], found[0].total, found[0])
-    else:
-        known = Known(given_portion(inputs) or portion_of(wishes), None if given is None else given.facts.get("moving"))
-    if not (known.portion.body or known.portion.tables or known.portion.rank):
-        raise nothing_moves(who_chooses(given, wishes.strategy))
-    return known
+    if given is not None:
+        known = Known(given_portion(inputs) or Portion(1.0, 1.0), moving=given.facts.get("moving"))
+        _check_moves(known.portion, who_chooses(given, wishes.strategy))
+        return known
+    shares, chosen = [], None
+    for (name, options), said in zip(strategies_of(wishes), portions_of(wishes), strict=True):
+        # all of the model needs no look at it, but for a branch of a run in which less moved
+        looked_at = name != "full" or maybe(inputs, "branch_from") is not None
+        found = known_choice(name, options, one(inputs, "model"), wishes.seed) if looked_at else None
+        chosen = None if found is None else found[0]
+        shares.append(said if found is None else found[1])
+        _check_moves(shares[-1], who_chooses(None, name))
+    if wishes.stages or chosen is None:
+        return Known(together(shares), tuple(shares))
+    return Known(shares[0], tuple(shares), chosen.total, chosen)
+
+
+def _check_moves(portion: Portion, who: str) -> None:
+    if not (portion.body or portion.tables or portion.rank):
+        raise nothing_moves(who)
 
 
 def check_branch(known: Known, inputs: Inputs) -> None:
@@ -94,7 +106,7 @@ def with_choice(
     if statistics is not None:
         check_given(statistics, one(inputs, "model"), "statistics")
     check_subject(wishes, one(inputs, "model"), data, statistics)
-    rows, seconds = _moves(wishes, inputs, data, known.portion), 0.0
+    rows, seconds = _moves(wishes, inputs, data, known.stages), 0.0
     if added := 0 if known.portion.tables else int(model.get("added", 0)):
         rows += (("new tokens", f"none of the rows of {added:,} moves"),)
     todo = wanted_of(wishes, data, run_tokens)
@@ -112,7 +124,7 @@ def with_choice(
     )
 
 
-def _moves(wishes: Wishes, inputs: Inputs, data: Input, portion: Portion) -> tuple[tuple[str, str], ...]:
+def _moves(wishes: Wishes, inputs: Inputs, data: Input, stages: Sequence[Portion]) -> tuple[tuple[str, str], ...]:
     """One line on what moves, or one a stage, and for which languages; none where everything does."""
     selection = maybe(inputs, "selection")
     if selection is not None:
@@ -122,9 +134,9 @@ def _moves(wishes: Wishes, inputs: Inputs, data: Input, portion: Portion) -> tup
     if wishes.strategy == "full" and not wishes.stages:
         return ()
     if wishes.stages:
-        found = [(f"stage {number} moves", _words(each)) for number, each in enumerate(portions_of(wishes), start=1)]
+        found = [(f"stage {number} moves", _words(each)) for number, each in enumerate(stages, start=1)]
     else:
-        found = [("moves", _words(portion))]
+        found = [("moves", _words(stages[0]))]
     languages = Languages(wishes, data)
     for name, options in strategies_of(wishes):
         method, _ = named(name, options)

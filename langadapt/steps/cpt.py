@@ -312,7 +312,8 @@ def _plan(config: Config, model: Mapping[str, Any], data: Mapping[str, Any], bra
     from langadapt.train.plan import make_plan
     from langadapt.train.stages import make_course
 
-    rate = usual(config, "learning_rate", None)
+    # a branch goes on at its own rate, not at what the strategy would begin with
+    rate = usual(config, "learning_rate", None) if branch is None else config.learning_rate
     plan = make_plan(config.model_copy(update={"learning_rate": rate}), model, data, branch)
     # refused before anything is loaded
     averaging_of(config, plan.budget.steps)

@@ -49,12 +49,14 @@ class Adapter:
     """What was put into `model`: its layers by the names of those that they wrap, and the names of all that is trained.
 
     `names` are parameters of `model` as it is now: those of the adapter, tables, and biases if the adapter wants them.
+    `biases` names the latter, those outside its layers too, as `model` was loaded.
     """
 
     model: nn.Module
     config: Any
     layers: Mapping[str, Any]
     names: frozenset[str]
+    biases: frozenset[str]
     # adapters with parts that several layers share keep them here
     tuner: nn.Module
 
@@ -152,7 +154,8 @@ def attach(model: nn.Module, wanted: Mapping[str, Any], own: frozenset[str], *, 
     changed = sorted(name for key, (name, *state) in before.items() if now.get(key) != tuple(state))
     added = {name for name, value in model.named_parameters() if value.requires_grad and id(value) not in before}
     biases = {name for name, value in model.named_parameters() if value.requires_grad and id(value) in before}
-    adapter = Adapter(model, config, layers, frozenset(added | biases) | own, tuner)
+    plain = frozenset(name.replace(".base_layer.", ".") for name in biases)
+    adapter = Adapter(model, config, layers, frozenset(added | biases) | own, plain, tuner)
     if changed:
         raise ConfigError(
             f"`{adapter.kind}` with these keys changes weights of the base before training, such as `{changed[0]}`; "

@@ -27,6 +27,11 @@ class Branch:
         """Steps that lie behind."""
         return self.saved.step
 
+    @property
+    def data_from(self) -> int:
+        """The step at which the data of the run to come were begun; those before it read other data."""
+        return int(self.saved.origin.get("data_from", 0)) if self.same_data else self.step
+
     def origin(self, name: str) -> Any:
         """One of the settings of the run that wrote the checkpoint."""
         return self.saved.origin[name]
@@ -59,12 +64,16 @@ def open_branch(given: Input, model: Input, data: Input) -> Branch:
 
 @dataclass(frozen=True)
 class Places:
-    """Where in the stream a step reads: `blocks` places a step from `start` on, without those that are left out."""
+    """Where in the stream a step reads: `blocks` places a step from `start` on, without those that are left out.
+
+    `start` is where step `start_step` reads; `data_from` is the step at which the stream was begun.
+    """
 
     blocks: int
     start: int = 0
     start_step: int = 0
     skipped: tuple[range, ...] = ()
+    data_from: int = 0
 
     def at(self, step: int) -> list[int]:
         """Positions of a step."""
@@ -103,7 +112,8 @@ def make_places(blocks: int, wanted: Sequence[str], branch: Branch | None) -> Pl
             raise ConfigError(f"`skip_positions`: {words(one)} and {words(other)} overlap")
     if own and own[0].start < start:
         raise ConfigError(f"`skip_positions`: {words(own[0])} was read before the branch, which is at {start}")
-    return Places(blocks, start, branch.step if branch is not None else 0, (*before, *own))
+    step, data_from = (branch.step, branch.data_from) if branch is not None else (0, 0)
+    return Places(blocks, start, step, (*before, *own), data_from)
 
 
 def words(positions: range) -> str:
@@ -132,6 +142,7 @@ def origin_of(
             "learning_rate": learning_rate,
             "warmup_steps": warmup_steps,
             "position": position,
+            "data_from": places.data_from,
             "skipped": [words(each) for each in places.skipped_before(position)],
         }
 

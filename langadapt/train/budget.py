@@ -58,8 +58,11 @@ def plan_budget(
     batch_tokens: int | None,
     warmup_steps: int | None,
     max_epochs: float,
+    behind: int = 0,
 ) -> Budget:
     """Fill in what the user left open. `sources` are those of the data artifact's facts.
+
+    `behind` are steps of a branch that read other data: errors name steps and tokens as users count them, with those.
 
     ConfigError when the wishes contradict each other, or when a target would be read more than `max_epochs` times.
     """
@@ -84,11 +87,12 @@ def plan_budget(
         steps = max(1, math.floor(wanted / batch))
     elif tokens is not None and abs(tokens - steps * batch) > batch:
         raise ConfigError(
-            f"{steps:,} steps of {batch:,} tokens are {steps * batch:,} tokens, not {tokens:,}",
+            f"{behind + steps:,} steps of {batch:,} tokens are {(behind + steps) * batch:,} tokens, "
+            f"not {behind * batch + tokens:,}",
             hint="give two of `--tokens`, `--steps` and `-o batch_tokens`, or one",
         )
     if steps * batch > most:
-        raise _too_often(steps, batch, most, max_epochs, targets)
+        raise _too_often(steps, batch, most, max_epochs, targets, behind)
     warmup = max(1, round(_WARMUP_SHARE * steps)) if warmup_steps is None else warmup_steps
     if not 0 <= warmup <= steps:
         raise ConfigError(f"`warmup_steps` is {warmup:,}, the whole run has {steps:,} steps")
@@ -120,7 +124,7 @@ def _batch(tokens: int | None, steps: int | None, once: float, parameters: int, 
 
 
 def _too_often(
-    steps: int, batch: int, most: float, max_epochs: float, targets: Sequence[Mapping[str, Any]]
+    steps: int, batch: int, most: float, max_epochs: float, targets: Sequence[Mapping[str, Any]], behind: int
 ) -> ConfigError | DataError:
     fewer = math.floor(most / batch)
     if fewer < 1:
@@ -131,5 +135,5 @@ def _too_often(
     times = max(tokens_read(source, steps * batch) / int(source["tokens"]) for source in targets)
     return ConfigError(
         f"{steps * batch:,} tokens would read the target {times:.1f} times; the limit is {max_epochs:g} (`max_epochs`)",
-        hint=f"the largest budget is `--tokens {fewer * batch}` (`--steps {fewer}`)",
+        hint=f"the largest budget is `--tokens {(behind + fewer) * batch}` (`--steps {behind + fewer}`)",
     )

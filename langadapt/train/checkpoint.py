@@ -153,8 +153,13 @@ class Checkpoints:
         for name in [*artifact.manifest["files"], MANIFEST]:
             shutil.copyfile(artifact.path / name, target / name)
 
-    def restore(self, artifact: Artifact, saved: Saved, optimiser: Optimiser, journal: Journal) -> None:
-        """Put weights, moments and journal back as they were. DataError if the checkpoint is of other weights."""
+    def restore(
+        self, artifact: Artifact, saved: Saved, optimiser: Optimiser, journal: Journal, *, other_data: bool = False
+    ) -> None:
+        """Put weights, moments and journal back as they were, but for probes where `other_data` has its own.
+
+        DataError if the checkpoint is of other weights.
+        """
         if saved.parts != optimiser.parts.digest:
             raise other_moves(artifact.path)
         if strange := saved.moved.keys() - optimiser.parameters.keys():
@@ -173,22 +178,32 @@ class Checkpoints:
             raise _of_others(artifact, min(missing))
         if average is not None:
             average.settle()
-        journal.rewind(artifact.file("metrics.jsonl").read_bytes())
+        journal.rewind(artifact.file("metrics.jsonl").read_bytes(), probes=not other_data)
 
-    def check_disk(self, bytes_of_one: int, bytes_of_result: int) -> None:
-        """ResourceError if the kept checkpoints, one being written and the result do not fit."""
+    def check_disk(self, bytes_of_one: int, bytes_of_result: int, *, due: int) -> None:
+        """ResourceError if the checkpoints that will lie side by side and the result do not fit; `due` are to come."""
         there = sum(file.stat().st_size for place in self.places() for file in place.iterdir())
-        needed = max(0, (self.keep + 1) * bytes_of_one - there) + bytes_of_result
+        count = most_at_once(self.keep, due)
+        needed = max(0, count * bytes_of_one - there) + bytes_of_result
         free = free_disk_bytes(self.folder)
         if needed > free:
             raise ResourceError(
-                f"this run needs {show_bytes(needed)} of disk for {self.keep} checkpoints, one being written and the "
-                f"result; {show_bytes(free)} are free",
-                hint="free some space, give an `--out` on another disk, or `-o keep_checkpoints=1`",
+                f"this run needs {show_bytes(needed)} of disk for the result and {count} "
+                f"checkpoint{'' if count == 1 else 's'} (one being written); {show_bytes(free)} are free",
+                hint="free some space, or give an `--out` on another disk"
+                + (", or `-o keep_checkpoints=1`" if count > most_at_once(1, due) else ""),
             )
 
     def _place(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
+
+
+def most_at_once(keep: int, due: int) -> int:
+    """How many checkpoints lie side by side at most, of a run in which `due` of them fall due.
+
+    A stopped run writes one more than those; the oldest goes after the newest is complete.
+    """
+    return min(keep, due) + 1
 
 
 def other_moves(place: Path) -> DataError:

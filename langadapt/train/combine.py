@@ -20,6 +20,8 @@ class Wishes(Protocol):
     @property
     def strategy(self) -> str: ...
     @property
+    def strategy_options(self) -> Mapping[str, Any]: ...
+    @property
     def weights(self) -> str: ...
     @property
     def compute(self) -> str: ...
@@ -46,6 +48,11 @@ def check_options(wishes: Wishes) -> None:
         raise ConfigError("`stages` and `branch_from` cannot be combined: where a stage ends depends on all steps")
     if wishes.stages and wishes.strategy != "full":
         raise ConfigError("with `stages` the strategies are theirs", hint="leave `--strategy` out")
+    if wishes.stages and wishes.strategy_options:
+        raise ConfigError(
+            "with `stages` the options of strategies are theirs",
+            hint="write `strategy_options` beside the `strategy` of a stage",
+        )
     if wishes.max_icl_loss is not None and not wishes.icl_probe:
         raise ConfigError("`max_icl_loss` limits what the probe finds", hint="give `--icl-probe` too")
     if wishes.weights == "bf16" and wishes.compute == "fp32":

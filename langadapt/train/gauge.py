@@ -17,5 +17,5 @@ class Gauge(Protocol):
         ...
 
     def judge(self, step: int, now: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
-        """A warning about what was measured now, `start` being what step 0 gave. TrainingFailed: the run must stop."""
+        """A warning about what was measured now; the first probe gave `start`. TrainingFailed: the run must stop."""
         ...

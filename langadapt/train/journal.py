@@ -49,6 +49,11 @@ class Journal:
         """Bits per byte recorded at a step, None if there were none."""
         return self._probes.get(step)
 
+    @property
+    def first_probed(self) -> int | None:
+        """The step whose probes later ones are compared with: 0, or where a branch began to read other data."""
+        return min(self._probes, default=None)
+
     def beside(self, step: int, gauge: str) -> dict[str, Any]:
         """What a gauge gave at a step; nothing if it was not asked or had nothing to say."""
         return dict(self._beside.get(step, {}).get(gauge, {}))
@@ -63,12 +68,16 @@ class Journal:
         waiting = "".join(canonical_json(line) + "\n" for line in self._waiting)
         return self.path.read_bytes() + waiting.encode()
 
-    def rewind(self, content: bytes) -> None:
-        """Make the record what it was when a checkpoint was written."""
+    def rewind(self, content: bytes, *, probes: bool = True) -> None:
+        """Make the record what it was when a checkpoint was written; without its `probes` where those are now of
+        other text."""
         write_durably(self.path, content)
         self._waiting = []
         self._probes, self._beside, self.last_loss, self.losses, self.skipped = {}, {}, None, {}, []
-        for line in read_json_lines(self.path):
+        lines = [line for line in read_json_lines(self.path) if probes or "probes" not in line]
+        if not probes:
+            write_durably(self.path, "".join(canonical_json(line) + "\n" for line in lines).encode())
+        for line in lines:
             self._remember(line)
 
     def _add(self, line: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ happens at step n depends on (weights, moments, n) alone, so a run may be killed
 """
 
 import math
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -129,12 +130,12 @@ def train(
     *,
     other_data: bool = False,
 ) -> Trained:
-    """Train to the last step, from the checkpoint `found` if there is one; `other_data`: it counted other text.
+    """Train to the last step, from the checkpoint `found` if there is one; `other_data`: it read and probed other text.
 
     Interrupted (a signal): a checkpoint of the last finished step was written. TrainingFailed: a number was not
     finite, the loss went wild, or the watched probes rose by more than `max_forgetting`.
     """
-    done = Trained() if found is None else _go_on(optimiser, around, *found)
+    done = Trained() if found is None else _go_on(optimiser, around, *found, other_data=other_data)
     if other_data:
         done.consumed.clear()
     saved_at, steps, course = done.step, settings.steps, settings.course
@@ -153,8 +154,16 @@ def train(
             if done.step in around.checkpoints.pinned and not around.checkpoints.holds(done.step):
                 around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
                 saved_at = done.step
-            if done.step % settings.probe_every == 0 or done.step == steps:
+            unprobed = around.journal.first_probed is None
+            if done.step % settings.probe_every == 0 or done.step == steps or unprobed:
                 _probe(around, done.step, settings)
+                try:
+                    _judge(around, done.step, settings)
+                except TrainingFailed:
+                    # with a wider limit the same command goes on from here
+                    if done.step > saved_at:
+                        around.checkpoints.save(done.step, optimiser, around.journal, done.consumed)
+                    raise
             if done.step == steps:
                 break
             interrupt.poll()
@@ -210,8 +219,10 @@ def _only(optimiser: Optimiser, stage: Stage) -> None:
     optimiser.only(stage.names, stage.still)
 
 
-def _go_on(optimiser: Optimiser, around: Surroundings, artifact: Artifact, saved: Saved) -> Trained:
-    around.checkpoints.restore(artifact, saved, optimiser, around.journal)
+def _go_on(
+    optimiser: Optimiser, around: Surroundings, artifact: Artifact, saved: Saved, *, other_data: bool
+) -> Trained:
+    around.checkpoints.restore(artifact, saved, optimiser, around.journal, other_data=other_data)
     around.progress.note(f"going on after step {saved.step}")
     return Trained(saved.step, Counter(saved.consumed))
 
@@ -235,9 +246,10 @@ def _rehearse(model: nn.Module, optimiser: Optimiser, around: Surroundings, sett
 
 
 def _watch(journal: Journal, settings: Settings) -> Watch:
-    watch = Watch(settings.guessing)
+    watch, first = Watch(settings.guessing), journal.first_probed
     for step, loss in sorted(journal.losses.items()):
-        _tell(watch, settings.course, step, loss)
+        if first is not None and step > first:  # those before are losses of other data
+            _tell(watch, settings.course, step, loss)
     return watch
 
 
@@ -282,23 +294,31 @@ def _objective(model: nn.Module, settings: Settings) -> Objective:
 
 
 def _probe(around: Surroundings, step: int, settings: Settings) -> None:
-    """Record bits per byte at this step unless that was done before a restart; compare with the start."""
-    values = around.journal.probes_at(step)
-    if values is None:
-        with around.plainly():
-            values = around.probe()
-            beside = {gauge.name: found for gauge in around.gauges if (found := gauge.measure(step))}
-        wrong = [name for name, value in sorted(values.items()) if not math.isfinite(value)]
-        if wrong:
-            raise TrainingFailed(f"{around.unit} of `{wrong[0]}` are not finite at step {step}", hint=_LOWER)
-        around.journal.add_probes(step, step * settings.batch_tokens, values, beside)
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in sorted(values.items()))
-        around.progress.note(f"step {step}: {shown} {around.unit}")
-    start = around.journal.probes_at(0)
-    if start is None or step == 0:
+    """Record bits per byte at this step, and what gauges give, unless that was done before a restart."""
+    if around.journal.probes_at(step) is not None:
         return
+    with around.plainly():
+        values = around.probe()
+        beside = {gauge.name: found for gauge in around.gauges if (found := gauge.measure(step))}
+    wrong = [name for name, value in sorted(values.items()) if not math.isfinite(value)]
+    if wrong:
+        raise TrainingFailed(f"{around.unit} of `{wrong[0]}` are not finite at step {step}", hint=_LOWER)
+    for gauge, found in beside.items():
+        if any(isinstance(value, float) and not math.isfinite(value) for value in found.values()):
+            raise TrainingFailed(f"`{gauge}` is not finite at step {step}", hint=_LOWER)
+    around.journal.add_probes(step, step * settings.batch_tokens, values, beside)
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in sorted(values.items()))
+    around.progress.note(f"step {step}: {shown} {around.unit}")
+
+
+def _judge(around: Surroundings, step: int, settings: Settings) -> None:
+    """Compare the probes of this step with the first; TrainingFailed where the run must not go on."""
+    first = around.journal.first_probed
+    if first is None or first == step:
+        return
+    values, start = around.journal.probes_at(step) or {}, around.journal.probes_at(first) or {}
     for gauge in around.gauges:
-        warning = gauge.judge(step, around.journal.beside(step, gauge.name), around.journal.beside(0, gauge.name))
+        warning = gauge.judge(step, around.journal.beside(step, gauge.name), around.journal.beside(first, gauge.name))
         if warning is not None:
             around.progress.warn(warning)
     for name in sorted(values.keys() & start.keys()):
@@ -338,8 +358,10 @@ def _incident(
     before = around.checkpoints.newest_before(step - since + 2)
     if before is not None and (settings.objective is None or settings.objective.can_leave_out):
         first = around.positions_at(step - since + 1)[0]
+        # a run with stages cannot be branched from
+        branch = f"--branch-from {shlex.quote(str(before))} " if len(settings.course.stages) == 1 else ""
         hint += (
-            f", or leave the text out: `--branch-from {before} "
+            f", or leave the text out: `{branch}"
             f"-o 'skip_positions=[\"{first}:{positions[-1] + 1}\"]'` with another `--out`"
         )
     return write_incident(

@@ -11,7 +11,7 @@ from torch import nn
 from langadapt.core.types import Slice
 from langadapt.train import lowbit
 from langadapt.train.footprint import AVERAGE_BYTES, MOMENT_BYTES
-from langadapt.train.sliced_layers import table_ids
+from langadapt.train.sliced_layers import looked_up_ids, table_ids
 from langadapt.train.slices import ALL_WHOLE, Hold, Parts
 
 if TYPE_CHECKING:
@@ -74,11 +74,12 @@ class Optimiser:
         self._held = self._holds(parts.held)
         # in the stage of now; other stages move them
         self._still: list[Hold] = []
-        tables = table_ids(model)
+        tables, looked_up = table_ids(model), looked_up_ids(model)
         groups: dict[str, list[nn.Parameter]] = {"matrices": [], "tables": [], "rest": []}
         for value in self.parameters.values():
-            # Norms, biases and tables are not decayed: a row that is rarely seen would only shrink
-            kind = "tables" if id(value) in tables else "matrices" if value.ndim >= 2 else "rest"
+            # Norms, biases, tables and positions are not decayed: a row that is rarely seen would only shrink
+            matrix = value.ndim >= 2 and id(value) not in looked_up
+            kind = "tables" if id(value) in tables else "matrices" if matrix else "rest"
             groups[kind].append(value)
         self._faster: list[tuple[nn.Parameter, slice | torch.Tensor]] = []
         for name, value in self.parameters.items():

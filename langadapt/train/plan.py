@@ -117,7 +117,7 @@ class Before(Protocol):
     @property
     def step(self) -> int: ...
     @property
-    def same_data(self) -> bool: ...
+    def data_from(self) -> int: ...
     def origin(self, name: str) -> Any: ...
 
 
@@ -199,8 +199,8 @@ def _budget(
         raise ConfigError(
             f"the branch reads {batch:,} tokens a step; that is no whole number of blocks of {block_tokens:,}"
         )
-    # Of other data nothing has been read yet: only the steps to come count for its epochs
-    behind = 0 if before.same_data else before.step
+    # Steps that read other data do not count for the epochs of these
+    behind = before.data_from
     if wishes.steps is not None and wishes.steps <= before.step:
         return Budget(wishes.steps, batch, batch // block_tokens, warmup, wishes.steps * batch, {})
     planned = plan_budget(
@@ -212,6 +212,7 @@ def _budget(
         batch_tokens=batch,
         warmup_steps=0,
         max_epochs=wishes.max_epochs,
+        behind=behind,
     )
     steps = planned.steps + behind
     return replace(planned, steps=steps, tokens=steps * batch, warmup_steps=warmup)

@@ -12,6 +12,7 @@ from langadapt.model.facts import table_width
 from langadapt.model.weights import BYTES_PER_VALUE
 from langadapt.train import cost
 from langadapt.train.cards import NOTHING, card_rows, first_that_fits
+from langadapt.train.checkpoint import most_at_once
 from langadapt.train.faster import ENOUGH, free_memory
 from langadapt.train.footprint import Kept, Moments, Shape, Work, memory_bytes, shape_of
 from langadapt.train.plan import Plan, steps_in_words
@@ -98,8 +99,7 @@ def price(
         probes=-(-plan.steps_to_do // plan.probe_every) + 1,
         probe_tokens=_probe_tokens(data) + asked_tokens,
     )
-    # a stopped run writes one more than those that fall due; the oldest goes after the newest is complete
-    passing = min(wishes.keep_checkpoints + 1, times.checkpoints + 1) * checkpoint
+    passing = most_at_once(wishes.keep_checkpoints, times.checkpoints) * checkpoint
     disk = passing + weights
     if plan.kept_step is not None:
         disk += 2 * checkpoint  # the kept state, and its copy in the result

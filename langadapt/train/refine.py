@@ -167,7 +167,7 @@ def refine(distiller: Distiller, wishes: Wishes, plan: Plan, around: Around, lon
         around.folder / "checkpoints", around.run, wishes.keep_checkpoints, around.progress, _computed_with(around)
     )
     found = checkpoints.newest()
-    checkpoints.check_disk(optimiser.checkpoint_bytes(), 0)
+    checkpoints.check_disk(optimiser.checkpoint_bytes(), 0, due=wishes.keep_checkpoints)
     if found is not None:
         for key, value in checkpoints.computed_with.items():
             before = found[1].computed_with.get(key)

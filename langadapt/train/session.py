@@ -77,7 +77,8 @@ def fit(
     own = around.checkpoints.newest()
     found = own if own is not None or branch is None else (branch.artifact, branch.saved)
     size = optimiser.checkpoint_bytes()
-    around.checkpoints.check_disk(size, result_bytes + (size if around.checkpoints.pinned else 0))
+    due = (plan.steps_to_do - 1) // plan.checkpoint_every
+    around.checkpoints.check_disk(size, result_bytes + (size if around.checkpoints.pinned else 0), due=due)
     # The disk is as slow as the price assumes until a checkpoint has been written
     reserve(2 * write_seconds(size))
     proof = prove_isolation(model, vocabulary=vocabulary, block_tokens=plan.block_tokens, separator=separator)

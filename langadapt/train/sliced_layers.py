@@ -208,9 +208,14 @@ def moving_rows(layer: nn.Module) -> "tuple[torch.Tensor, torch.Tensor] | None":
 
 
 def table_ids(model: nn.Module) -> Collection[int]:
-    """Identities of the parameters that are tables, parts that move included: every nn.Embedding, and the head."""
+    """Identities of the parameters with a row a token, parts that move included: of the input table and the head."""
+    found = [getattr(model, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output")]
+    return {id(value) for module in found if module is not None for value in module.parameters()}
+
+
+def looked_up_ids(model: nn.Module) -> Collection[int]:
+    """Identities of the parameters of which a step reads some rows: tables, and those of positions and the like."""
     found = {
         id(value) for module in model.modules() if isinstance(module, nn.Embedding) for value in module.parameters()
     }
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    return found | ({id(value) for value in head.parameters()} if head is not None else set())
+    return found | set(table_ids(model))

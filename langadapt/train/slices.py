@@ -16,7 +16,7 @@ from torch import nn
 from langadapt.core.errors import DataError
 from langadapt.core.io import canonical_json, sha256_text
 from langadapt.core.types import Slice
-from langadapt.train.sliced_layers import MOVING, PLACES, slice_layer, table_ids
+from langadapt.train.sliced_layers import MOVING, PLACES, looked_up_ids, slice_layer
 
 # Of a table, above this share of its rows, the others are held.
 _HELD_FROM = 0.5
@@ -133,7 +133,7 @@ def put_in(model: nn.Module, slices: Mapping[str, Slice]) -> tuple[Parts, set[st
                 owners.setdefault(id(value), []).append((place, module, attribute))
     named = dict(model.named_parameters(remove_duplicate=False))
     first = {id(value): name for name, value in model.named_parameters()}
-    tables = table_ids(model)
+    tables = looked_up_ids(model)
     sliced, held = [], {}
     # matrices before biases: the class of a layer is that of its matrix
     for name, part in sorted(slices.items(), key=lambda each: (each[0].rpartition(".")[2] != "weight", each[0])):

@@ -71,7 +71,11 @@ def portion_of(choices: Choices) -> Portion:
 
     ConfigError if there is no such strategy, or no such option of it.
     """
-    found = portions_of(choices)
+    return together(portions_of(choices))
+
+
+def together(found: Sequence[Portion]) -> Portion:
+    """How much several stages move, as if no two moved the same."""
     body, tables = (min(1.0, sum(shares)) for shares in zip(*((each.body, each.tables) for each in found), strict=True))
     return Portion(body, tables, max(each.rank for each in found), whole=all(each.whole for each in found))
 

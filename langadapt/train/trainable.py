@@ -132,6 +132,7 @@ class Trainable:
         """Names of the loaded model that may move as wholes, and slices of others."""
         names, slices = set(self.movable.names), self.movable.slices
         if self.adapter is not None:
+            names |= self.adapter.biases
             names |= {f"{name}.{part}" for name, layer in self.adapter.layers.items()
                       for part, _ in layer.get_base_layer().named_parameters()}  # fmt: skip
         return names - slices.keys(), slices

@@ -111,6 +111,20 @@ def test_other_adapters_of_peft(tmp_path: Path, kind: str) -> None:
     )
 
 
+@pytest.mark.parametrize("bias", ["none", "lora_only", "all"])
+def test_biases_that_the_adapter_trains_are_no_broken_shield(tmp_path: Path, bias: str) -> None:
+    """With `all` those of norms move too, which the adapter does not wrap."""
+    base = tiny_model(tmp_path / "base", arch="gpt2")
+    config = {"peft_type": "LORA", "r": 4, "bias": bias}
+    made = train(tmp_path, base, strategy="peft", strategy_options={"config": config})
+    before, after = load_file(base / "model.safetensors"), load_file(made.path / "model.safetensors")
+    moved = {name for name, value in before.items() if name.endswith(".bias") and not torch.equal(value, after[name])}
+    assert moved == {
+        name for name in before if name.endswith(".bias") and bias != "none" and (bias == "all" or "ln_" not in name)
+    }
+    assert made.facts["shield"]["broken"] == 0
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "prompt tuning": ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}, "in front of the text"),
     "prefix tuning": ({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4}, "in front of the text"),

@@ -10,7 +10,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,12 +226,6 @@ def test_a_second_signal_ends_it_at_once_and_the_checkpoint_before_stays(tmp_pat
     finish(tmp_path, case)
 
 
-@pytest.fixture
-def notes() -> Iterator[list[str]]:
-    interrupt._seen.clear()
-    yield []
-
-
 def run_here(out: Path, case: Case, notes: list[str], **changes: Any) -> None:
     def listen(event: object) -> None:
         if isinstance(event, Note):
@@ -350,30 +344,6 @@ def test_a_signal_while_the_result_is_written_costs_no_training(
 def test_where_checkpoints_fall_changes_nothing(tmp_path: Path, case: Case, notes: list[str]) -> None:
     run_here(tmp_path / "out", case, notes, checkpoint_steps=7, keep_checkpoints=1)
     assert files_of(tmp_path / "out") == case.reference
-
-
-def test_the_forgetting_guard_stops_and_can_be_widened(
-    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = iter([1.0, 1.05, 1.2, 1.2, 1.3])
-    monkeypatch.setattr("langadapt.train.probe.bits_per_byte", lambda scores: next(values))
-    with pytest.raises(LangadaptError, match=r"from 1.000 to 1.200 .* \(\+20.0%\) at step 20") as caught:
-        run_here(tmp_path / "out", case, notes)
-    assert caught.value.exit_code == 1 and "--max-forgetting 0.21" in str(caught.value.hint)
-    assert any("(+5.0%) at step 10" in note for note in notes)
-    run_here(tmp_path / "out", case, notes, max_forgetting=0.5)
-    assert "going on after step 20" in notes
-    assert open_artifact(tmp_path / "out").facts["probes"]["en"] == {"start": 1.0, "end": 1.3}
-
-
-def test_a_full_disk_is_told_before_the_first_step(
-    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("langadapt.train.checkpoint.free_disk_bytes", lambda folder: 1000)
-    with pytest.raises(ResourceError, match=r"needs .* of disk"):
-        run_here(tmp_path / "out", case, notes)
-    assert not (tmp_path / "out").exists()
-    assert not partial_folder(tmp_path / "out").exists(), "there is nothing to go on with"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: ...")])

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import langadapt
 from langadapt.core import interrupt
-from langadapt.core.artifact import open_artifact, partial_folder
-from langadapt.core.errors import ConfigError, DataError, LangadaptError, ResourceError
+from langadapt.core.artifact import partial_folder
+from langadapt.core.errors import ConfigError, LangadaptError, ResourceError
 from tests.faults.test_train_faults import (
     FORK,
     Case,
     files_of,
-    finish,
     kill_at_random,
     make_case,
     run_here,
-    start,
     stop_after,
     stopped,
     target,
 )
-from tests.fixtures.tiny import tiny_corpus, tiny_model
 
 STAGES = [{"share": 0.4, "strategy": "embeddings", "learning_rate_factor": 5.0}, {"strategy": "full"}]
 MODES: dict[str, dict[str, Any]] = {
@@ -39,23 +36,8 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def medium(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wide enough that moments are quantised (4,096 numbers a tensor), with dropout in its attention."""
-    folder = tiny_model(tmp_path_factory.mktemp("models") / "medium", width=64)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.2}))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory, medium: Path) -> Case:
     return make_case(tmp_path_factory.mktemp("usual"), medium)
-
-
-@pytest.fixture
-def notes() -> list[str]:
-    interrupt._seen.clear()
-    return []
 
 
 def weights(place: Path) -> dict[str, torch.Tensor]:
@@ -106,81 +88,6 @@ def test_bf16_that_the_processor_emulates_is_told(
     monkeypatch.setattr("langadapt.model.compute.cpu_features", lambda path: frozenset(units))
     run_here(tmp_path / "out", case, notes, compute=compute, steps=2)
     assert sum("emulates bf16" in note for note in notes) == told
-
-
-def test_a_branch_is_the_uninterrupted_run(tmp_path: Path, case: Case, notes: list[str]) -> None:
-    same = {"schedule": "wsd", "warmup_steps": 2, "probe_every": 40}
-    run_here(tmp_path / "short", case, notes, **same, keep_branch=True)
-    kept = open_artifact(tmp_path / "short" / "branch", "checkpoint")
-    kept.verify()
-    assert kept.facts == {"step": 19}
-    run_here(tmp_path / "whole", case, notes, **same, steps=40)
-    later = {"schedule": "wsd", "probe_every": 40, "steps": 40, "branch_from": str(tmp_path / "short")}
-    run_here(tmp_path / "branch", case, notes, **later)
-    assert "going on after step 19" in notes
-    for name in ("model.safetensors", "metrics.jsonl", "ledger.json", "probes.json"):
-        assert (tmp_path / "branch" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    # killed and gone on with, a branch is itself
-    killed = Case(case.config | later, files_of(tmp_path / "branch"))
-    (tmp_path / "again").mkdir()
-    assert start(tmp_path / "again", killed, "--kill", "written", "3").end() == -9
-    finish(tmp_path / "again", killed)
-    # the decayed model itself went another way from there
-    assert steps_of(tmp_path / "short")[:19] == steps_of(tmp_path / "whole")[:19]
-    assert steps_of(tmp_path / "short")[20] != steps_of(tmp_path / "whole")[20]
-
-
-def test_a_constant_run_is_kept_at_its_end_and_goes_on_from_there(tmp_path: Path, case: Case, notes: list[str]) -> None:
-    same = {"schedule": "constant", "warmup_steps": 2, "probe_every": 40}
-    run_here(tmp_path / "short", case, notes, **same, steps=8, keep_branch=True)
-    run_here(tmp_path / "whole", case, notes, **same, steps=12)
-    run_here(tmp_path / "branch", case, notes, schedule="constant", steps=12, branch_from=str(tmp_path / "short"))
-    assert "going on after step 8" in notes
-    assert (tmp_path / "branch" / "model.safetensors").read_bytes() == (
-        tmp_path / "whole" / "model.safetensors"
-    ).read_bytes()
-
-
-def test_a_branch_into_other_data_begins_there_and_the_ledger_balances(
-    tmp_path: Path, case: Case, notes: list[str]
-) -> None:
-    run_here(tmp_path / "short", case, notes, schedule="wsd", keep_branch=True)
-    more = langadapt.mix(
-        out=tmp_path / "data", model=case.config["model"], block_tokens=32, document_separator="<|endoftext|>",
-        corpora={"hu": str(tiny_corpus(tmp_path / "text", "hu", 40, seed=5))},
-    )  # fmt: skip
-    run_here(
-        tmp_path / "out",
-        case,
-        notes,
-        data=str(more.path),
-        schedule="wsd",
-        steps=30,
-        branch_from=str(tmp_path / "short"),
-    )
-    account = json.loads((tmp_path / "out" / "ledger.json").read_text())
-    assert account["balance_tokens"] == 0 and account["positions"] == (30 - 19) * 4
-    assert len(steps_of(tmp_path / "out")) == 30
-
-
-def test_what_cannot_be_branched_is_refused(tmp_path: Path, case: Case, tiny: Path, notes: list[str]) -> None:
-    run_here(tmp_path / "short", case, notes, schedule="wsd", keep_branch=True)
-    short = str(tmp_path / "short")
-    with pytest.raises(ConfigError, match="19 steps behind it") as caught:
-        run_here(tmp_path / "out", case, notes, schedule="wsd", steps=10, branch_from=short)
-    assert "more than 19" in str(caught.value.hint)
-    with pytest.raises(ConfigError, match="trained with 128"):
-        run_here(tmp_path / "out", case, notes, steps=40, branch_from=short, batch_tokens=256)
-    with pytest.raises(DataError, match="another model"):
-        run_here(tmp_path / "out", case, notes, steps=40, branch_from=short, model=short)
-    with pytest.raises(ConfigError, match="was read before the branch"):
-        run_here(tmp_path / "out", case, notes, steps=40, branch_from=short, batch_tokens=None, skip_positions=["4:8"])
-    with pytest.raises(ConfigError, match="decays from the beginning"):
-        run_here(tmp_path / "other", case, notes, keep_branch=True)
-    run_here(tmp_path / "plain", case, notes, steps=3)
-    with pytest.raises(DataError, match="does not hold the state") as missing:
-        run_here(tmp_path / "out", case, notes, steps=40, branch_from=str(tmp_path / "plain"))
-    assert "--keep-branch" in str(missing.value.hint)
 
 
 def test_a_pinned_checkpoint_that_is_damaged_costs_time_but_no_byte(
@@ -286,11 +193,11 @@ def test_text_can_be_left_out_from_a_checkpoint_on(
 ) -> None:
     poison(monkeypatch, 12)
     with pytest.raises(LangadaptError, match="not finite at step 13") as caught:
-        run_here(tmp_path / "one", case, notes)
+        run_here(tmp_path / "run one", case, notes)
     monkeypatch.undo()
-    assert f"--branch-from {partial_folder(tmp_path / 'one') / 'checkpoints' / 'step-000010'}" in str(caught.value.hint)
-    assert "48:52" in str(caught.value.hint)
-    kept = partial_folder(tmp_path / "one") / "checkpoints" / "step-000010"
+    kept = partial_folder(tmp_path / "run one") / "checkpoints" / "step-000010"
+    command = shlex.split(str(caught.value.hint).split("`")[-4])
+    assert command == ["--branch-from", str(kept), "-o", 'skip_positions=["48:52"]']
     left_out = {"batch_tokens": None, "warmup_steps": None, "skip_positions": ["48:52"], "branch_from": str(kept)}
     run_here(tmp_path / "two", case, notes, **left_out)
     account = json.loads((tmp_path / "two" / "ledger.json").read_text())
@@ -300,6 +207,18 @@ def test_text_can_be_left_out_from_a_checkpoint_on(
     assert (tmp_path / "two" / "model.safetensors").read_bytes() == (
         tmp_path / "three" / "model.safetensors"
     ).read_bytes()
+
+
+def test_text_can_be_left_out_of_a_run_with_stages_too(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be branched from, so no branch is offered."""
+    poison(monkeypatch, 12)
+    with pytest.raises(LangadaptError, match="not finite at step 13") as caught:
+        run_here(tmp_path / "one", case, notes, stages=STAGES)
+    monkeypatch.undo()
+    assert "branch" not in str(caught.value.hint) and "48:52" in str(caught.value.hint)
+    run_here(tmp_path / "two", case, notes, stages=STAGES, skip_positions=["48:52"])
 
 
 def test_memory_that_is_short_is_told_before_a_weight_moves(

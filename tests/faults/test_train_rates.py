@@ -75,12 +75,6 @@ def case(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Case:
     return Case(config, files_of(folder / "reference"))
 
 
-@pytest.fixture
-def notes() -> list[str]:
-    interrupt._seen.clear()
-    return []
-
-
 def found_in(place: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((place / "lr_probe.json").read_text())
     return content

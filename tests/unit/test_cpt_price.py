@@ -78,6 +78,15 @@ def test_what_names_and_shapes_tell_is_exact_before_the_run(given: Given, tmp_pa
         assert said == given.train(tmp_path / strategy, strategy=strategy).facts["selection"]["moving"]
 
 
+def test_what_stages_move_is_told_as_exactly(given: Given, tmp_path: Path) -> None:
+    alone = dict(priced_run(given, strategy="layers", strategy_options={"layers": "-1:"}).rows)["moves"]
+    stage = {"share": 0.5, "strategy": "layers", "strategy_options": {"layers": "-1:"}}
+    rows = dict(priced_run(given, stages=[stage, {"strategy": "full"}]).rows)
+    assert rows["stage 1 moves"] == alone
+    with pytest.raises(ConfigError, match="nothing would move: `new-tokens`"):
+        priced_run(given, stages=[{"share": 0.5, "strategy": "new-tokens"}, {"strategy": "full"}])
+
+
 def test_a_branch_of_another_choice_is_refused_by_the_price_too(given: Given, tmp_path: Path) -> None:
     half = langadapt.select(model=given.model, method="random", seed=1, out=tmp_path / "half").path
     other = langadapt.select(model=given.model, method="random", seed=2, out=tmp_path / "other").path

@@ -137,6 +137,7 @@ def test_what_stands_still_has_no_part_in_the_gradient_norm(given: Given, tmp_pa
         ([{"share": 0.5, "strategy": "new-tokens"}, {}], {}, "nothing would move: `new-tokens`"),
         ([{"share": 0.5, "strategy": "random", "strategy_options": {"unit": "rows"}}, {"strategy": "random"}], {},
          "along different axes"),
+        ([{"share": 0.5, "strategy": "layers"}, {}], {"strategy_options": {"layers": "-1:"}}, "strategies are theirs"),
         ([{"share": 0.01, "strategy": "embeddings"}, {}], {}, "would have no step"),
         ([{"share": 0.5, "strategy": "embeddings"}, {}], {"statistics": "here"}, "looks at no statistics"),
         ([{"share": 0.5, "strategy": "ssu"}, {}], {"source": "fi"}, "hold no text in `fi`"),

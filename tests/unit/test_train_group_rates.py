@@ -11,6 +11,7 @@ from langadapt.model.load import load_model
 from langadapt.train.ema import Average, Averaging
 from langadapt.train.optimiser import AdamSettings, Optimiser
 from langadapt.train.trainable import Trainable, make_trainable
+from tests.fixtures.tiny import tiny_model
 
 RATE = 0.01
 INPUT, HEAD, GATE = "model.embed_tokens.weight", "lm_head.weight", "model.layers.0.mlp.gate_proj.weight"
@@ -23,9 +24,9 @@ def ids(*places: int) -> np.ndarray:
     return np.array(places, dtype=np.int32)
 
 
-def prepared(folder: Path, movable: Movable) -> tuple[Trainable, Optimiser]:
+def prepared(folder: Path, movable: Movable, weight_decay: float = 0.0) -> tuple[Trainable, Optimiser]:
     subject = make_trainable(load_model(folder), movable, seed=0, folder=folder, compute="fp32")
-    settings = AdamSettings(weight_decay=0.0, clip=1e9, new_rows_factor=5.0, tables_factor=0.5)
+    settings = AdamSettings(weight_decay=weight_decay, clip=1e9, new_rows_factor=5.0, tables_factor=0.5)
     optimiser = Optimiser(
         subject.model, set(subject.names), settings, old_rows=ROWS - NEW, parts=subject.parts
     )  # fmt: skip
@@ -79,6 +80,19 @@ def test_each_group_moves_at_its_rate(tiny_untied: Path, movable: Movable) -> No
             # both factors hold for a new row: it is a row of a table
             expected[rows - NEW :] *= 5.0
         assert torch.allclose(moved(subject, before, name), expected, atol=1e-3), name
+
+
+def test_positions_are_no_tokens(tmp_path: Path) -> None:
+    """GPT-2's table of positions is looked up like that of tokens: it moves as the body does, and is not decayed."""
+    names = frozenset({"transformer.wte.weight", "transformer.wpe.weight"})
+    subject, optimiser = prepared(tiny_model(tmp_path / "gpt2", arch="gpt2"), Movable(names), 0.1)
+    before = {name: value.detach().clone() for name, value in subject.model.named_parameters()}
+    step(optimiser)
+    assert torch.allclose(moved(subject, before, "transformer.wpe.weight"), torch.tensor(1.0), atol=1e-3)
+    tokens = moved(subject, before, "transformer.wte.weight")
+    assert torch.allclose(tokens[: ROWS - NEW], torch.tensor(0.5), atol=1e-3)
+    assert torch.allclose(tokens[ROWS - NEW :], torch.tensor(2.5), atol=1e-3)
+    assert all(group["weight_decay"] == 0.0 for group in optimiser._adam.param_groups if group["params"])
 
 
 @pytest.mark.parametrize("mode", ["export", "live"])
