@@ -18,10 +18,11 @@ from langadapt.train.subject import adam_of, load_subject, means_of, usual
 
 if TYPE_CHECKING:
     from langadapt.mixture.stream import Stream
+    from langadapt.train.around import Surroundings
     from langadapt.train.branch import Branch, Places
     from langadapt.train.checkpoint import Checkpoints
     from langadapt.train.gauge import Gauge
-    from langadapt.train.loop import Surroundings, Trained
+    from langadapt.train.loop import Trained
     from langadapt.train.optimiser import Optimiser
     from langadapt.train.plan import Plan
     from langadapt.train.probe import Probe

@@ -9,10 +9,9 @@ import math
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -21,30 +20,25 @@ from torch import nn
 from langadapt.core import interrupt
 from langadapt.core.artifact import Artifact
 from langadapt.core.errors import Interrupted, TrainingFailed
-from langadapt.core.progress import Progress
 from langadapt.core.rng import stream_key
 from langadapt.core.types import Block
 from langadapt.model.compute import Compute, wait_for
+from langadapt.train.around import Surroundings
 from langadapt.train.batches import Layout
-from langadapt.train.checkpoint import Checkpoints, Saved
-from langadapt.train.gauge import Gauge
+from langadapt.train.checkpoint import Saved
 from langadapt.train.head import Head
-from langadapt.train.incident import Decode, write_incident
+from langadapt.train.incident import write_incident
 from langadapt.train.journal import Journal
 from langadapt.train.memory import out_of_memory_explained
 from langadapt.train.objective import Objective, next_token
 from langadapt.train.optimiser import Optimiser
+from langadapt.train.probing import check_ruin, judge, measure
 from langadapt.train.spikes import PATIENCE, Watch
 from langadapt.train.stages import Course, Stage
 
 BadStep = Literal["stop", "skip"]
-# A rise of the source probes that is worth a warning; `Settings.max_forgetting` is the one that stops the run.
-WARN_FORGETTING = 0.03
 # Work of this length is worth a checkpoint before the result is written.
 WORTH_SAVING_SECONDS = 120.0
-# A probe of the target's language that needs twice the bits it needed at first: that is no training.
-_RUINED = 1.0
-_LOWER = "lower `--learning-rate`, with another `--out`"
 
 
 @dataclass(frozen=True)
@@ -86,31 +80,6 @@ class Settings:
     def batch_tokens(self) -> int:
         """Tokens of one optimiser step."""
         return self.batch_blocks * self.block_tokens
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the loop is handed by its caller: where data comes from, how to probe, where to write.
-
-    `batch_at(step)` gives the blocks of a step and `positions_at(step)` their places in the stream; `probe()` bits per
-    byte by name (or what `unit` says); `watched` names the probes of languages that must not be forgotten; `plainly()`
-    is a context in which the model is as it is measured (not compiled, with the weights that would be written).
-    """
-
-    batch_at: Callable[[int], list[Block]]
-    positions_at: Callable[[int], list[int]]
-    probe: Callable[[], dict[str, float]]
-    watched: frozenset[str]
-    decode: Decode
-    journal: Journal
-    checkpoints: Checkpoints
-    folder: Path
-    progress: Progress
-    timing: Callable[[int, float], None] = lambda step, seconds: None
-    plainly: Callable[[], AbstractContextManager[None]] = nullcontext
-    unit: str = "bits per byte"
-    # measured with the probes; a run may be stopped by one
-    gauges: Sequence[Gauge] = ()
 
 
 @dataclass
@@ -156,9 +125,10 @@ def train(
                 saved_at = done.step
             unprobed = around.journal.first_probed is None
             if done.step % settings.probe_every == 0 or done.step == steps or unprobed:
-                _probe(around, done.step, settings)
+                measure(around, done.step, settings.batch_tokens)
+                check_ruin(around, done.step)
                 try:
-                    _judge(around, done.step, settings)
+                    judge(around, done.step, settings.max_forgetting)
                 except TrainingFailed:
                     # with a wider limit the same command goes on from here
                     if done.step > saved_at:
@@ -291,54 +261,6 @@ def _accumulate(model: nn.Module, blocks: Sequence[Block], step: int, settings: 
 
 def _objective(model: nn.Module, settings: Settings) -> Objective:
     return settings.objective or next_token(model, settings.layout, settings.head)
-
-
-def _probe(around: Surroundings, step: int, settings: Settings) -> None:
-    """Record bits per byte at this step, and what gauges give, unless that was done before a restart."""
-    if around.journal.probes_at(step) is not None:
-        return
-    with around.plainly():
-        values = around.probe()
-        beside = {gauge.name: found for gauge in around.gauges if (found := gauge.measure(step))}
-    wrong = [name for name, value in sorted(values.items()) if not math.isfinite(value)]
-    if wrong:
-        raise TrainingFailed(f"{around.unit} of `{wrong[0]}` are not finite at step {step}", hint=_LOWER)
-    for gauge, found in beside.items():
-        if any(isinstance(value, float) and not math.isfinite(value) for value in found.values()):
-            raise TrainingFailed(f"`{gauge}` is not finite at step {step}", hint=_LOWER)
-    around.journal.add_probes(step, step * settings.batch_tokens, values, beside)
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in sorted(values.items()))
-    around.progress.note(f"step {step}: {shown} {around.unit}")
-
-
-def _judge(around: Surroundings, step: int, settings: Settings) -> None:
-    """Compare the probes of this step with the first; TrainingFailed where the run must not go on."""
-    first = around.journal.first_probed
-    if first is None or first == step:
-        return
-    values, start = around.journal.probes_at(step) or {}, around.journal.probes_at(first) or {}
-    for gauge in around.gauges:
-        warning = gauge.judge(step, around.journal.beside(step, gauge.name), around.journal.beside(first, gauge.name))
-        if warning is not None:
-            around.progress.warn(warning)
-    for name in sorted(values.keys() & start.keys()):
-        rise = values[name] / start[name] - 1.0
-        course = f"from {start[name]:.3f} to {values[name]:.3f} {around.unit}"
-        said = f"`{name}` went {course} ({rise:+.1%}) at step {step}"
-        if name not in around.watched:
-            if not rise <= _RUINED:
-                raise TrainingFailed(f"{said}: training ruins the model; the last checkpoint is kept", hint=_LOWER)
-            continue
-        if not rise <= settings.max_forgetting:  # a value that is not a number must not pass
-            raise TrainingFailed(
-                f"{said}: the model is forgetting; the last checkpoint is kept",
-                hint="lower `--learning-rate` or mix in more replay, with another `--out`; "
-                f"or go on with `--max-forgetting {math.ceil(rise * 100 + 1) / 100:.2f}`"
-                if math.isfinite(rise)
-                else _LOWER,
-            )
-        if rise > WARN_FORGETTING:
-            around.progress.warn(said)
 
 
 def _incident(

@@ -16,8 +16,8 @@ from langadapt.core.errors import ConfigError, TrainingFailed
 from langadapt.core.io import pretty_json, read_json_object, replace_durably
 from langadapt.core.progress import Progress
 from langadapt.core.types import Table
-from langadapt.train.loop import WARN_FORGETTING
 from langadapt.train.plan import Plan
+from langadapt.train.probing import WARN_FORGETTING
 from langadapt.train.schedule import Schedule
 
 # Beside the checkpoints while rates are tried.

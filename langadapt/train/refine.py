@@ -15,11 +15,12 @@ from langadapt.model.compute import Compute
 from langadapt.model.facts import HEADS, INPUT_TABLES, stored_name
 from langadapt.model.load import load_model
 from langadapt.model.weights import DTYPE_NAMES, open_weights
+from langadapt.train.around import Surroundings
 from langadapt.train.checkpoint import Checkpoints
 from langadapt.train.distill import LIGHTER, Distiller, Goal
 from langadapt.train.head import find_head
 from langadapt.train.journal import Journal
-from langadapt.train.loop import Settings, Surroundings, train
+from langadapt.train.loop import Settings, train
 from langadapt.train.memory import out_of_memory_explained
 from langadapt.train.optimiser import AdamSettings, Optimiser
 from langadapt.train.schedule import Schedule

@@ -10,6 +10,7 @@ from torch import nn
 
 from langadapt.core.deadline import reserve
 from langadapt.model.compute import Compute, has_bf16_units
+from langadapt.train.around import Surroundings
 from langadapt.train.branch import Branch
 from langadapt.train.cost import write_seconds
 from langadapt.train.ema import Average, Averaging
@@ -18,7 +19,7 @@ from langadapt.train.footprint import Kept, Shape, Work, memory_bytes
 from langadapt.train.gauge import Gauge
 from langadapt.train.head import find_head
 from langadapt.train.isolation import prove_isolation
-from langadapt.train.loop import BadStep, Settings, Surroundings, Trained, train
+from langadapt.train.loop import BadStep, Settings, Trained, train
 from langadapt.train.optimiser import AdamSettings, Ints, Optimiser
 from langadapt.train.plan import Plan
 from langadapt.train.slices import ALL_WHOLE, Parts

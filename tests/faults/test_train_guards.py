@@ -42,6 +42,19 @@ def test_what_the_guard_stops_goes_on_from_there_although_no_checkpoint_fell_due
     assert {name: files_of(tmp_path / "out")[name] for name in names} == {name: case.reference[name] for name in names}
 
 
+def test_a_ruined_model_takes_the_place_of_no_checkpoint(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([1.0, 1.0, 2.5] * 2)
+    monkeypatch.setattr("langadapt.train.probe.Probe.__call__", lambda self: {"hu": next(values)})
+    for every, kept in ((5, "the last checkpoint is kept"), (20, "no checkpoint had been written")):
+        out = tmp_path / str(every)
+        with pytest.raises(LangadaptError, match=f"from 1.000 to 2.500 .* at step 14: .*ruins the model; {kept}"):
+            run_here(out, case, notes, checkpoint_steps=every, probe_every=7, keep_checkpoints=1)
+        places = list((partial_folder(out) / "checkpoints").glob("step-*"))
+        assert [place.name for place in places] == (["step-000010"] if every == 5 else [])
+
+
 def test_weights_too_large_to_be_measured_end_in_words(tmp_path: Path, case: Case, notes: list[str]) -> None:
     with pytest.raises(LangadaptError, match=r"`drift` is not finite at step 1") as caught:
         run_here(tmp_path / "out", case, notes, steps=1, learning_rate=1e30, warmup_steps=0)

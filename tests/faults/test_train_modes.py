@@ -230,7 +230,7 @@ def test_memory_that_is_short_is_told_before_a_weight_moves(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total ...")
 
     monkeypatch.setattr(objective, "loss_of", fail)
-    monkeypatch.setattr(loop, "_probe", lambda *_: pytest.fail("the rehearsal comes first"))
+    monkeypatch.setattr(loop, "measure", lambda *_: pytest.fail("the rehearsal comes first"))
     with pytest.raises(ResourceError, match="64 tokens at once") as caught:
         run_here(tmp_path / "out", case, notes)
     assert caught.value.exit_code == 5 and "micro_batch_blocks" in str(caught.value.hint)
