@@ -170,6 +170,9 @@ class Little(nn.Module):
         if tied:
             self.head.weight = self.table.weight
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.table
+
     def get_output_embeddings(self) -> nn.Linear:
         return self.head
 
