@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     from langadapt.select.selection import Selection
 
 
-def given_portion(inputs: Inputs) -> Portion | None:
-    """How much a given selection lets move; None without one. DataError if it is of another model."""
-    given = maybe(inputs, "selection")
-    if given is None:
-        return None
+def given_portion(inputs: Inputs) -> Portion:
+    """How much a given selection lets move. DataError if it is of another model."""
+    given = one(inputs, "selection")
     check_given(given, one(inputs, "model"), "selection")
     facts = given.facts
     if "body_share" not in facts:  # it is not made yet
@@ -57,7 +55,7 @@ def known_of(wishes: Wishes, inputs: Inputs) -> Known:
     """
     given = maybe(inputs, "selection")
     if given is not None:
-        known = Known(given_portion(inputs) or Portion(1.0, 1.0), moving=given.facts.get("moving"))
+        known = Known(given_portion(inputs), moving=given.facts.get("moving"))
         _check_moves(known.portion, who_chooses(given, wishes.strategy))
         return known
     shares, chosen = [], None

@@ -183,7 +183,8 @@ class Checkpoints:
     def check_disk(self, bytes_of_one: int, bytes_of_result: int, *, due: int) -> None:
         """ResourceError if the checkpoints that will lie side by side and the result do not fit; `due` are to come."""
         there = sum(file.stat().st_size for place in self.places() for file in place.iterdir())
-        count = most_at_once(self.keep, due)
+        # one that a stopped run has left lies beside those to come
+        count = most_at_once(self.keep, due + len(self.places()))
         needed = max(0, count * bytes_of_one - there) + bytes_of_result
         free = free_disk_bytes(self.folder)
         if needed > free:

@@ -48,5 +48,9 @@ def write_incident(
     ]
     write_durably(place / "text.txt", "\n".join(texts))
     fsync_path(place)
-    rest = "the last checkpoint is kept" if kept else "no checkpoint had been written"
-    return TrainingFailed(f"{complaint} at step {step}; {rest}", where=str(place), hint=hint)
+    return TrainingFailed(f"{complaint} at step {step}; {what_is_left(kept)}", where=str(place), hint=hint)
+
+
+def what_is_left(kept: bool) -> str:
+    """What a failed run can go on from, in words."""
+    return "the last checkpoint is kept" if kept else "no checkpoint had been written"

@@ -4,6 +4,7 @@ import math
 
 from langadapt.core.errors import TrainingFailed
 from langadapt.train.around import Surroundings
+from langadapt.train.incident import what_is_left
 
 # A rise of the source probes that is worth a warning; `Settings.max_forgetting` is the one that stops the run.
 WARN_FORGETTING = 0.03
@@ -32,12 +33,10 @@ def measure(around: Surroundings, step: int, batch_tokens: int) -> None:
 
 def check_ruin(around: Surroundings, step: int) -> None:
     """TrainingFailed: what is learned needs twice its bits. What there is now is not worth keeping."""
-    start = around.journal.probes_at(around.journal.first_probed or 0) or {}
-    kept = "the last checkpoint is kept" if around.checkpoints.places() else "no checkpoint had been written"
-    for name, value in sorted((around.journal.probes_at(step) or {}).items()):
-        if name in start.keys() - around.watched and not value / start[name] - 1.0 <= _RUINED:
-            said = f"`{name}` went from {start[name]:.3f} to {value:.3f} {around.unit} at step {step}"
-            raise TrainingFailed(f"{said}: training ruins the model; {kept}", hint=_LOWER)
+    for name, rise, said in _rises(around, step):
+        if name not in around.watched and not rise <= _RUINED:
+            left = what_is_left(bool(around.checkpoints.places()))
+            raise TrainingFailed(f"{said}: training ruins the model; {left}", hint=_LOWER)
 
 
 def judge(around: Surroundings, step: int, max_forgetting: float) -> None:
@@ -45,15 +44,13 @@ def judge(around: Surroundings, step: int, max_forgetting: float) -> None:
     first = around.journal.first_probed
     if first is None or first == step:
         return
-    values, start = around.journal.probes_at(step) or {}, around.journal.probes_at(first) or {}
     for gauge in around.gauges:
         warning = gauge.judge(step, around.journal.beside(step, gauge.name), around.journal.beside(first, gauge.name))
         if warning is not None:
             around.progress.warn(warning)
-    for name in sorted(values.keys() & start.keys() & around.watched):
-        rise = values[name] / start[name] - 1.0
-        course = f"from {start[name]:.3f} to {values[name]:.3f} {around.unit}"
-        said = f"`{name}` went {course} ({rise:+.1%}) at step {step}"
+    for name, rise, said in _rises(around, step):
+        if name not in around.watched:
+            continue
         if not rise <= max_forgetting:  # a value that is not a number must not pass
             raise TrainingFailed(
                 f"{said}: the model is forgetting; the last checkpoint is kept",
@@ -64,3 +61,14 @@ def judge(around: Surroundings, step: int, max_forgetting: float) -> None:
             )
         if rise > WARN_FORGETTING:
             around.progress.warn(said)
+
+
+def _rises(around: Surroundings, step: int) -> list[tuple[str, float, str]]:
+    """(name, rise over the first, both in words) of each probe of a step."""
+    values, start = (around.journal.probes_at(at) or {} for at in (step, around.journal.first_probed or 0))
+    found = []
+    for name in sorted(values.keys() & start.keys()):
+        rise = values[name] / start[name] - 1.0
+        course = f"from {start[name]:.3f} to {values[name]:.3f} {around.unit}"
+        found.append((name, rise, f"`{name}` went {course} ({rise:+.1%}) at step {step}"))
+    return found
