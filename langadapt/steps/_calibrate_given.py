@@ -35,6 +35,11 @@ def corpora_of(inputs: Inputs) -> dict[str, Input]:
     return dict(sorted(found.items()))
 
 
+def no_text(lang: str, corpus: Input) -> DataError:
+    """The error for a corpus in which there is nothing to measure on."""
+    return DataError(f"corpus `{lang}` has no text", where=corpus.given)
+
+
 def check_names(names: Mapping[str, Any]) -> None:
     """ConfigError for a name that is no language, or two names of one."""
     seen: dict[str, str] = {}

@@ -7,6 +7,7 @@ from langadapt.core.host import timed_rows
 from langadapt.core.inputs import Input, Inputs, one
 from langadapt.core.types import Estimate
 from langadapt.core.units import show_bytes
+from langadapt.steps._calibrate_given import no_text
 from langadapt.steps._measuring import token_seconds, work_of
 from langadapt.steps._vocabulary import first_texts, size_of
 
@@ -22,12 +23,15 @@ _BYTES_A_SUM = 8
 
 
 def price(config: "Config", inputs: Inputs, corpora: Mapping[str, Input]) -> Estimate:
-    """Time, memory and disk; facts and problems only while the model is not there yet."""
+    """Time, memory and disk; facts only while the model is not there yet. DataError: a corpus without text."""
     from langadapt.model.compute import busy_with, choose_device, resolve_compute, threads_set
     from langadapt.model.facts import model_facts
     from langadapt.model.weights import BYTES_PER_VALUE
     from langadapt.train.footprint import shape_of
 
+    for lang, corpus in corpora.items():
+        if corpus.exists and next(first_texts(corpus), None) is None:
+            raise no_text(lang, corpus)
     model = one(inputs, "model")
     facts = dict(model.facts) | (model_facts(model.path) if model.exists else {})
     added = inputs.get("add")

@@ -8,13 +8,13 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from langadapt.core.artifact import Artifact, Output
-from langadapt.core.errors import ConfigError, DataError
+from langadapt.core.errors import ConfigError
 from langadapt.core.inputs import Input, Inputs, maybe, one
 from langadapt.core.io import sha256_file
 from langadapt.core.types import Estimate, Table
 from langadapt.core.units import show_bytes
 from langadapt.steps._calibrate_config import Config
-from langadapt.steps._calibrate_given import added_to, check_names, corpora_of, cut_of, encoder_of
+from langadapt.steps._calibrate_given import added_to, check_names, corpora_of, cut_of, encoder_of, no_text
 from langadapt.steps._calibrate_kept import SCHEMA as SCHEMA
 from langadapt.steps._calibrate_price import expected_tokens, price
 from langadapt.steps._given_facts import check_given
@@ -162,7 +162,7 @@ def _measure(
     bar.finish()
     found = meter.found(lang)
     if not found.tokens.sum():
-        raise DataError(f"corpus `{lang}` has no text", where=corpus.given)
+        raise no_text(lang, corpus)
     out.timing("language", lang=lang, seconds=round(time.monotonic() - began, 3), tokens=meter.tokens)
     _tell(out, meter, lang, read.tokens, config.tokens)
     if not found.tokens.all():

@@ -184,7 +184,8 @@ class Checkpoints:
         """ResourceError if the checkpoints that will lie side by side and the result do not fit; `due` are to come."""
         there = sum(file.stat().st_size for place in self.places() for file in place.iterdir())
         # one that a stopped run has left lies beside those to come
-        count = most_at_once(self.keep, due + len(self.places()))
+        ever = due + len(self.places())
+        count = most_at_once(self.keep, ever)
         needed = max(0, count * bytes_of_one - there) + bytes_of_result
         free = free_disk_bytes(self.folder)
         if needed > free:
@@ -192,7 +193,7 @@ class Checkpoints:
                 f"this run needs {show_bytes(needed)} of disk for the result and {count} "
                 f"checkpoint{'' if count == 1 else 's'} (one being written); {show_bytes(free)} are free",
                 hint="free some space, or give an `--out` on another disk"
-                + (", or `-o keep_checkpoints=1`" if count > most_at_once(1, due) else ""),
+                + (", or `-o keep_checkpoints=1`" if count > most_at_once(1, ever) else ""),
             )
 
     def _place(self, step: int) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from langadapt.core.artifact import open_artifact, partial_folder
 from langadapt.core.errors import LangadaptError, ResourceError
 from langadapt.train.checkpoint import most_at_once
-from tests.faults.test_train_faults import Case, files_of, make_case, run_here
+from tests.faults.test_train_faults import Case, files_of, make_case, run_here, stopped
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,24 @@ def test_disk_is_wanted_for_the_checkpoints_that_there_will_be(
     with pytest.raises(ResourceError, match=f"the result and {most} checkpoint") as caught:
         run_here(tmp_path / "out", case, notes, keep_checkpoints=keep, checkpoint_steps=2, steps=2 * due + 1)
     assert seen and ("keep_checkpoints=1" in str(caught.value.hint)) == (most > 2)
+
+
+@pytest.mark.parametrize("keep", [2, 1])
+def test_a_checkpoint_that_a_stopped_run_has_left_takes_disk_too(
+    tmp_path: Path, case: Case, notes: list[str], monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
+    """No checkpoint falls due: the one that is there and the one of a second stop lie side by side."""
+    out, few = tmp_path / "out", {"keep_checkpoints": keep, "checkpoint_steps": 24}
+    stopped(out, case, notes, monkeypatch, 3, **few)
+    (left,) = (partial_folder(out) / "checkpoints").glob("step-*")
+    monkeypatch.setattr("langadapt.train.checkpoint.free_disk_bytes", lambda folder: 1000)
+    with pytest.raises(ResourceError, match="the result and 2 checkpoints") as caught:
+        run_here(out, case, notes, **few)
+    assert "keep_checkpoints" not in str(caught.value.hint), "it would not help"
+    assert left.is_dir(), "what was trained is kept"
+    monkeypatch.undo()
+    run_here(out, case, notes, **few)
+    assert "going on after step 3" in notes
 
 
 def test_a_full_disk_is_told_before_the_first_step(

@@ -212,6 +212,10 @@ def test_bf16_says_nearly_the_same(place: Path, made: Any, tmp_path: Path) -> No
 def test_the_price_before_the_run(place: Path, made: Any, tmp_path: Path) -> None:
     verb = verbs.load("calibrate")
     values = {"model": str(place / "model"), "corpora": {k: str(v) for k, v in texts(place, "hu", "en").items()}}
+    (tmp_path / "empty.txt").write_text("\n")
+    nothing = validate(verb.config, {**values, "corpora": {"hu": str(tmp_path / "empty.txt")}})
+    with pytest.raises(DataError, match="corpus `hu` has no text"):
+        verb.estimate(nothing, resolve_inputs(nothing))
     config = validate(verb.config, {**values, **SETTINGS, "tokens": 10_000_000})
     price = verb.estimate(config, resolve_inputs(config))
     rows = dict(price.rows)
