@@ -171,7 +171,8 @@ def show_method(name: str) -> None:
 
 def _method_data(room: str, method: Method) -> dict[str, Any]:
     options = {
-        key: {"default": field.get_default(call_default_factory=True), "help": field.description or ""}
+        key: ({"required": True} if field.is_required() else {"default": field.get_default(call_default_factory=True)})
+        | {"help": field.description or ""}
         for key, field in method.options.model_fields.items()
     }
     facts = {"needs": list(method.facts.needs), "cite": method.facts.cite}
@@ -188,6 +189,7 @@ def _method_table(room: str, method: Method) -> Table:
     if method.facts.cite:
         rows.append(("source", method.facts.cite))
     for key, field in method.options.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        rows.append((f"option {key}", f"{field.description or ''} [default: {show_default(default)}]".strip()))
+        default = None if field.is_required() else show_default(field.get_default(call_default_factory=True))
+        ending = "[required]" if default is None else f"[default: {default}]"
+        rows.append((f"option {key}", f"{field.description or ''} {ending}".strip()))
     return Table(method.name, ("", ""), tuple(rows))

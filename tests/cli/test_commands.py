@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from langadapt.core import verb
+from langadapt.core.listing import method_rooms
+from langadapt.core.registry import method_names
 from langadapt.core.types import Estimate
 from tests.cli.conftest import Run, environment
 
@@ -240,6 +242,12 @@ def test_show_method(call: Run) -> None:
     assert rows["room"] == "embed" and rows["source"]
     found = json.loads(call("show", "method", "subtoken-mean", "--json").out)
     assert found["methods"][0]["options"]
+    for name in {known for room in method_rooms() for known in method_names(room)}:
+        done = call("show", "method", name, "--json")
+        assert done.code == 0, done.err
+        for option in (option for one in json.loads(done.out)["methods"] for option in one["options"].values()):
+            assert option["help"] and ("default" in option) != option.get("required", False)
+    assert "[required]" in call("show", "method", "peft").out
 
 
 def test_version(call: Run) -> None:
